@@ -1,0 +1,306 @@
+#include "formats/model_config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "formats/error.h"
+
+namespace llmq::formats {
+namespace {
+
+/// Far above every published model; keeps products of a few of them inside int64.
+constexpr int64_t kMaxExtent = int64_t{1} << 31;
+
+/// Typed look-ups in one JSON object; errors name file and key. A JSON null counts as absent.
+class Reader {
+ public:
+  Reader(const Json& object, std::string origin) : object_(object), origin_(std::move(origin)) {
+    if (!object.is_object()) throw bad_input(origin_ + ": is not a JSON object");
+  }
+
+  [[nodiscard]] const Json* find(const char* key) const {
+    const auto it = object_.find(key);
+    return it == object_.end() || it->is_null() ? nullptr : &*it;
+  }
+
+  [[nodiscard]] std::optional<int64_t> integer(const char* key, int64_t least = 1) const {
+    const Json* value = find(key);
+    if (value == nullptr) return std::nullopt;
+    const bool whole =
+        value->is_number_integer() ||
+        (value->is_number_float() && value->get<double>() == std::floor(value->get<double>()) &&
+         std::abs(value->get<double>()) < 1e15);
+    if (!whole) fail(key, "is not a whole number");
+    const bool huge =
+        value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
+    const int64_t number = huge ? INT64_MAX : value->get<int64_t>();
+    if (number < least || number > kMaxExtent) {
+      fail(key, fmt::format("is {}, outside {} to {}", value->dump(), least, kMaxExtent));
+    }
+    return number;
+  }
+
+  [[nodiscard]] int64_t required(const char* key) const {
+    if (const auto number = integer(key)) return *number;
+    throw bad_input(
+        fmt::format("{}: the key \"{}\" is missing; take config.json from the model's repository",
+                    origin_, key));
+  }
+
+  [[nodiscard]] std::optional<double> real(const char* key) const {
+    const Json* value = find(key);
+    if (value == nullptr) return std::nullopt;
+    if (!value->is_number() || !std::isfinite(value->get<double>())) fail(key, "is not a number");
+    return value->get<double>();
+  }
+
+  [[nodiscard]] double positive(const char* key, double fallback) const {
+    const double number = real(key).value_or(fallback);
+    if (!(number > 0)) fail(key, "is not above 0");
+    return number;
+  }
+
+  [[nodiscard]] std::optional<bool> boolean(const char* key) const {
+    const Json* value = find(key);
+    if (value == nullptr) return std::nullopt;
+    if (!value->is_boolean()) fail(key, "is neither true nor false");
+    return value->get<bool>();
+  }
+
+  [[nodiscard]] std::optional<std::string> text(const char* key) const {
+    const Json* value = find(key);
+    if (value == nullptr) return std::nullopt;
+    if (!value->is_string()) fail(key, "is not a string");
+    return value->get<std::string>();
+  }
+
+  template <typename T>
+  [[nodiscard]] std::vector<T> numbers(const char* key) const {
+    const Json* value = find(key);
+    if (value == nullptr) return {};
+    std::vector<T> list;
+    const auto add = [&](const Json& item) {
+      if (!item.is_number()) fail(key, "holds something that is not a number");
+      list.push_back(item.get<T>());
+    };
+    if (value->is_array()) {
+      for (const Json& item : *value) add(item);
+    } else {
+      add(*value);
+    }
+    return list;
+  }
+
+  [[noreturn]] void fail(const char* key, const std::string& what) const {
+    throw bad_input(fmt::format("{}: \"{}\" {}", origin_, key, what));
+  }
+
+  [[nodiscard]] const std::string& origin() const { return origin_; }
+
+ private:
+  const Json& object_;
+  std::string origin_;
+};
+
+RopeScalingKind parse_rope_kind(const Reader& reader, const std::string& name) {
+  static const std::array<std::pair<std::string_view, RopeScalingKind>, 9> kinds{{
+      {"default", RopeScalingKind::kNone},
+      {"none", RopeScalingKind::kNone},
+      {"linear", RopeScalingKind::kLinear},
+      {"dynamic", RopeScalingKind::kDynamic},
+      {"yarn", RopeScalingKind::kYarn},
+      {"llama3", RopeScalingKind::kLlama3},
+      {"longrope", RopeScalingKind::kLongRope},
+      {"su", RopeScalingKind::kLongRope},
+      {"mrope", RopeScalingKind::kNone},
+  }};
+  for (const auto& [known, kind] : kinds) {
+    if (known == name) return kind;
+  }
+  throw bad_input(
+      fmt::format("{}: unknown type \"{}\"; known are linear, dynamic, yarn, llama3, longrope",
+                  reader.origin(), name));
+}
+
+RopeScaling parse_rope_scaling(const Json& value, const std::string& origin) {
+  const Reader reader(value, origin + ": rope_scaling");
+  RopeScaling scaling;
+  const auto name =
+      reader.text("rope_type").has_value() ? reader.text("rope_type") : reader.text("type");
+  if (!name) throw bad_input(reader.origin() + ": has neither \"rope_type\" nor \"type\"");
+  scaling.kind = parse_rope_kind(reader, *name);
+  if (scaling.kind == RopeScalingKind::kNone) return scaling;
+
+  scaling.factor = reader.positive("factor", 1.0);
+  const bool needs_factor = scaling.kind != RopeScalingKind::kLongRope;
+  if (needs_factor && !reader.real("factor"))
+    throw bad_input(reader.origin() + ": \"factor\" is missing");
+  if (needs_factor && scaling.factor < 1.0) reader.fail("factor", "is below 1");
+  scaling.original_max_position_embeddings = reader.integer("original_max_position_embeddings");
+  scaling.low_freq_factor = reader.positive("low_freq_factor", scaling.low_freq_factor);
+  scaling.high_freq_factor = reader.positive("high_freq_factor", scaling.high_freq_factor);
+  scaling.beta_fast = reader.positive("beta_fast", scaling.beta_fast);
+  scaling.beta_slow = reader.positive("beta_slow", scaling.beta_slow);
+  scaling.attention_factor = reader.real("attention_factor");
+  scaling.mscale = reader.real("mscale");
+  scaling.mscale_all_dim = reader.real("mscale_all_dim");
+  scaling.truncate = reader.boolean("truncate").value_or(true);
+  scaling.short_factor = reader.numbers<double>("short_factor");
+  scaling.long_factor = reader.numbers<double>("long_factor");
+  if (scaling.kind == RopeScalingKind::kLlama3) {
+    if (!scaling.original_max_position_embeddings) {
+      throw bad_input(reader.origin() + ": \"original_max_position_embeddings\" is missing");
+    }
+    if (!(scaling.high_freq_factor > scaling.low_freq_factor)) {
+      reader.fail("high_freq_factor", "is not above low_freq_factor");
+    }
+  }
+  return scaling;
+}
+
+/// rope_theta and scaling stand at the top level, or (newer files) together in rope_parameters.
+void parse_rope(const Reader& reader, ModelConfig& config) {
+  config.rope_theta = reader.positive("rope_theta", 10000.0);
+  config.partial_rotary_factor = reader.positive("partial_rotary_factor", 1.0);
+  const Json* scaling = reader.find("rope_scaling");
+  if (const Json* parameters = reader.find("rope_parameters")) {
+    const Reader inner(*parameters, reader.origin() + ": rope_parameters");
+    config.rope_theta = inner.positive("rope_theta", config.rope_theta);
+    config.partial_rotary_factor =
+        inner.positive("partial_rotary_factor", config.partial_rotary_factor);
+    if (scaling == nullptr && inner.find("rope_type") != nullptr) scaling = parameters;
+  }
+  if (config.partial_rotary_factor > 1.0) reader.fail("partial_rotary_factor", "is above 1");
+  if (scaling != nullptr) config.rope_scaling = parse_rope_scaling(*scaling, reader.origin());
+}
+
+void parse_heads(const Reader& reader, ModelConfig& config) {
+  config.n_heads = reader.required("num_attention_heads");
+  config.n_kv_heads = reader.integer("num_key_value_heads").value_or(config.n_heads);
+  if (config.n_heads % config.n_kv_heads != 0) {
+    reader.fail("num_key_value_heads",
+                fmt::format("is {}, which does not divide the {} attention heads",
+                            config.n_kv_heads, config.n_heads));
+  }
+  const auto head_dim = reader.integer("head_dim");
+  if (!head_dim && config.hidden_size % config.n_heads != 0) {
+    reader.fail("num_attention_heads",
+                fmt::format("is {}, which does not divide hidden_size {}, and there is "
+                            "no \"head_dim\"",
+                            config.n_heads, config.hidden_size));
+  }
+  config.head_dim = head_dim.value_or(config.hidden_size / config.n_heads);
+  if (config.head_dim % 2 != 0) {
+    reader.fail("head_dim",
+                fmt::format("is {}; rotary embedding needs an even number", config.head_dim));
+  }
+  if (config.n_heads * config.head_dim > kMaxExtent) reader.fail("head_dim", "is too large");
+}
+
+void parse_window(const Reader& reader, ModelConfig& config) {
+  const auto window = reader.integer("sliding_window");
+  if (!window) return;
+  // Qwen files carry a window that use_sliding_window switches off; Mistral files have no switch.
+  const bool is_switched =
+      reader.boolean("use_sliding_window").value_or(!config.model_type.starts_with("qwen"));
+  if (!is_switched) return;
+  config.sliding_window = window;
+  if (config.model_type.starts_with("qwen")) {
+    config.first_window_layer = reader.integer("max_window_layers", 0).value_or(config.n_layers);
+  }
+}
+
+void parse_experts(const Reader& reader, ModelConfig& config) {
+  config.n_experts = reader.integer("num_experts", 0).value_or(0);
+  if (config.n_experts == 0) return;
+  config.n_experts_per_token = reader.required("num_experts_per_tok");
+  config.moe_intermediate_size = reader.required("moe_intermediate_size");
+  if (config.n_experts_per_token > config.n_experts) {
+    reader.fail("num_experts_per_tok", "is larger than num_experts");
+  }
+  config.shared_expert_intermediate_size =
+      reader.integer("shared_expert_intermediate_size", 0).value_or(0);
+  config.norm_topk_prob = reader.boolean("norm_topk_prob").value_or(false);
+  config.decoder_sparse_step = reader.integer("decoder_sparse_step").value_or(1);
+  config.mlp_only_layers = reader.numbers<int64_t>("mlp_only_layers");
+}
+
+void parse_identity(const Reader& reader, ModelConfig& config) {
+  const auto model_type = reader.text("model_type");
+  if (!model_type) {
+    throw bad_input(
+        reader.origin() +
+        ": the key \"model_type\" is missing; take config.json from the model's repository");
+  }
+  config.model_type = *model_type;
+  if (const Json* classes = reader.find("architectures")) {
+    if (!classes->is_array()) reader.fail("architectures", "is not a list");
+    for (const Json& name : *classes) {
+      if (name.is_string()) config.architectures.push_back(name.get<std::string>());
+    }
+  }
+  const auto dtype =
+      reader.text("torch_dtype").has_value() ? reader.text("torch_dtype") : reader.text("dtype");
+  if (dtype) {
+    try {
+      config.torch_dtype = parse_torch_dtype(*dtype);
+    } catch (const Error& error) {
+      throw error.with_context(reader.origin());
+    }
+  }
+  config.quantize = reader.text("quantize").value_or("");
+}
+
+}  // namespace
+
+bool ModelConfig::is_moe_layer(int64_t layer) const {
+  if (n_experts == 0) return false;
+  if (std::find(mlp_only_layers.begin(), mlp_only_layers.end(), layer) != mlp_only_layers.end())
+    return false;
+  return (layer + 1) % decoder_sparse_step == 0;
+}
+
+ModelConfig parse_model_config(const Json& document, const std::string& origin) {
+  const Reader reader(document, origin);
+  ModelConfig config;
+  parse_identity(reader, config);
+  config.hidden_size = reader.required("hidden_size");
+  config.intermediate_size = reader.required("intermediate_size");
+  config.n_layers = reader.required("num_hidden_layers");
+  if (config.n_layers > 100'000) reader.fail("num_hidden_layers", "is more than 100000");
+  config.vocab_size = reader.required("vocab_size");
+  config.max_position_embeddings = reader.integer("max_position_embeddings").value_or(2048);
+  parse_heads(reader, config);
+  parse_rope(reader, config);
+  parse_window(reader, config);
+  parse_experts(reader, config);
+  config.rms_norm_eps = reader.positive("rms_norm_eps", 1e-6);
+  config.tie_word_embeddings = reader.boolean("tie_word_embeddings").value_or(false);
+  config.attention_bias = reader.boolean("attention_bias");
+  config.mlp_bias = reader.boolean("mlp_bias");
+  config.hidden_act = reader.text("hidden_act").value_or("silu");
+  const auto bos = reader.numbers<int32_t>("bos_token_id");
+  if (!bos.empty()) config.bos_token_id = bos.front();
+  config.eos_token_ids = reader.numbers<int32_t>("eos_token_id");
+  return config;
+}
+
+ModelConfig read_model_config(const std::filesystem::path& path) {
+  const std::filesystem::path file =
+      std::filesystem::is_directory(path) ? path / "config.json" : path;
+  return parse_model_config(read_json_file(file), file.string());
+}
+
+Json rewrite_config(const Json& document, const Json& changes,
+                    const std::vector<std::string>& removed) {
+  Json result = document;
+  for (const std::string& key : removed) result.erase(key);
+  for (const auto& [key, value] : changes.items()) result[key] = value;
+  return result;
+}
+
+}  // namespace llmq::formats
