@@ -1,0 +1,26 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace llmq::convert {
+
+/// A command line in the one form that the parser knows.
+struct Arguments {
+  std::vector<std::string> words;  ///< without the program's name
+  /// Sentences about options of other tools that have no meaning here and were taken out.
+  std::vector<std::string> notes;
+};
+
+/// Brings the spellings of the tools that users come from to one form: one dash or two before a
+/// name
+/// ("-src", "--src"), `_` and `-` alike ("--model_path", "--model-path"), "--name=value"; the names
+/// of the newer tool ("--save_path") become ours. Values are never changed: a word is taken as an
+/// option only where it starts with a dash and a letter and the word before it is not an option
+/// that waits for text.
+Arguments translate_arguments(int argc, const char* const* argv);
+
+/// The one form of an option's name without dashes: lower case, '-' for '_'.
+std::string canonical_option(std::string name);
+
+}  // namespace llmq::convert

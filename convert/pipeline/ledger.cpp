@@ -1,0 +1,333 @@
+#include "convert/pipeline/ledger.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <set>
+
+#include "formats/error.h"
+
+namespace llmq::convert {
+namespace {
+
+using formats::bad_input;
+using formats::DType;
+using formats::ExpectedTensor;
+using formats::Role;
+using formats::Scheme;
+using formats::StoredTensor;
+
+bool is_float8(DType dtype) {
+  return dtype == DType::kF8E4M3 || dtype == DType::kF8E5M2;
+}
+
+void check_dtype(const StoredTensor& tensor, const std::string& file) {
+  if (formats::is_weight_float(tensor.dtype)) return;
+  const char* remedy =
+      is_float8(tensor.dtype)
+          ? "FP8 checkpoints are not read; take the BF16 version of the model"
+          : "weights must be F32, F16 or BF16; take the float version of the model";
+  throw bad_input(fmt::format("{}: tensor {} is {}; {}", file, tensor.name,
+                              formats::dtype_name(tensor.dtype), remedy));
+}
+
+void check_shape(const StoredTensor& tensor, const ExpectedTensor& expected,
+                 const std::string& file) {
+  if (tensor.shape == expected.shape) return;
+  throw bad_input(fmt::format(
+      "{}: tensor {} has shape {}, but config.json asks for {}; weights and config.json do "
+      "not belong together",
+      file, tensor.name, formats::shape_string(tensor.shape),
+      formats::shape_string(expected.shape)));
+}
+
+OutputModule float_output(const std::string& name, const StoredTensor& source, DType dtype) {
+  OutputModule output;
+  output.tensors.push_back({name, dtype, source.shape, Scheme::kFloat});
+  return output;
+}
+
+OutputModule scheme_output(const std::string& module, const StoredTensor& source,
+                           const RecipeRule& rule, DType model_dtype) {
+  if (rule.scheme == Scheme::kFloat) return float_output(module + ".weight", source, model_dtype);
+  OutputModule output{rule, {}};
+  const formats::LinearExtents extents{source.shape[0], source.shape[1], rule.group_size};
+  for (const formats::TensorRule& tensor : formats::scheme_row(rule.scheme).tensors) {
+    output.tensors.push_back({module + std::string(tensor.suffix),
+                              formats::resolve_dtype(tensor.dtype, model_dtype),
+                              formats::resolve_shape(tensor.shape, extents), rule.scheme});
+  }
+  return output;
+}
+
+/// Builds the entries; one instance per ledger.
+class LedgerBuilder {
+ public:
+  LedgerBuilder(const formats::Checkpoint& source, const formats::ModelConfig& config,
+                const Recipe& recipe, const LedgerOptions& options)
+      : source_(source),
+        config_(config),
+        recipe_(recipe),
+        options_(options),
+        expected_(formats::expected_tensors(formats::architecture_of(config), config)) {
+    ledger_.model_dtype = choose_model_dtype(source, config, options.dtype);
+  }
+
+  Ledger build() {
+    for (const ExpectedTensor& expected : expected_) add_expected(expected);
+    for (const StoredTensor& tensor : source_.tensors()) {
+      if (!known_.contains(tensor.name)) add_unknown(tensor);
+    }
+    return std::move(ledger_);
+  }
+
+ private:
+  [[nodiscard]] std::string file_of(const StoredTensor& tensor) const {
+    return (source_.folder() / source_.files()[tensor.file_index]).string();
+  }
+
+  void add_expected(const ExpectedTensor& expected) {
+    known_.insert(expected.name);
+    const StoredTensor* tensor = source_.find(expected.name);
+    if (tensor == nullptr) {
+      check_absence(expected);
+      return;
+    }
+    check_dtype(*tensor, file_of(*tensor));
+    check_shape(*tensor, expected, file_of(*tensor));
+    LedgerEntry entry;
+    entry.source = tensor;
+    entry.module = expected.module;
+    entry.layer = expected.layer;
+    entry.role = formats::role_name(expected.row->role);
+    if (is_shared(expected)) {
+      add_shared(expected, *tensor, entry);
+    } else if (expected.is_bias || expected.row->group == formats::FusedGroup::kNone) {
+      entry.outputs.push_back(float_output(expected.name, *tensor, ledger_.model_dtype));
+      entry.reason = expected.is_bias ? "bias" : "not a linear that is quantized";
+    } else {
+      add_linear(expected.module, *tensor, entry);
+    }
+    ledger_.entries.push_back(std::move(entry));
+  }
+
+  [[nodiscard]] bool is_shared(const ExpectedTensor& expected) const {
+    return config_.tie_word_embeddings && !expected.is_required;
+  }
+
+  void check_absence(const ExpectedTensor& expected) const {
+    const bool partner_exists =
+        is_shared(expected) && source_.find(partner_name(expected)) != nullptr;
+    if (!expected.is_required && partner_exists) return;
+    throw bad_input(fmt::format("{}: tensor {} is missing; the checkpoint is incomplete",
+                                source_.folder().string(), expected.name));
+  }
+
+  [[nodiscard]] std::string partner_name(const ExpectedTensor& expected) const {
+    const Role partner = expected.row->role == Role::kHead ? Role::kEmbedding : Role::kHead;
+    const formats::ModuleRow& row = formats::module_row(formats::architecture_of(config_), partner);
+    return formats::module_path(row, -1) + ".weight";
+  }
+
+  /// One of the two names of a tied matrix. Stored under one name only, it is written under both,
+  /// because engines look both up; stored under both, each is written.
+  void add_shared(const ExpectedTensor& expected, const StoredTensor& tensor, LedgerEntry& entry) {
+    const std::string partner = partner_name(expected);
+    const StoredTensor* stored_partner = source_.find(partner);
+    const bool is_head = expected.row->role == Role::kHead;
+    const auto add_output = [&](const std::string& name, bool head) {
+      if (head) {
+        const std::string module = name.substr(0, name.size() - std::string_view(".weight").size());
+        add_linear(module, tensor, entry);
+      } else {
+        entry.outputs.push_back(float_output(name, tensor, ledger_.model_dtype));
+      }
+    };
+    if (stored_partner != nullptr) {
+      add_stored_twice(expected, tensor, *stored_partner, entry, add_output);
+      return;
+    }
+    if (options_.keep_tied) {
+      entry.outputs.push_back(float_output(expected.name, tensor, ledger_.model_dtype));
+      entry.reason = "tied; written under one name only";
+      return;
+    }
+    if (is_head) {
+      add_output(partner, false);
+      add_output(expected.name, true);
+    } else {
+      add_output(expected.name, false);
+      add_output(partner, true);
+    }
+    entry.fate = Fate::kCloned;
+    entry.reason =
+        fmt::format("tied; written once more as {} ({:.1f} MB)", partner,
+                    static_cast<double>(output_bytes(entry.outputs[is_head ? 0 : 1])) / 1e6);
+  }
+
+  template <typename AddOutput>
+  void add_stored_twice(const ExpectedTensor& expected, const StoredTensor& tensor,
+                        const StoredTensor& partner, LedgerEntry& entry,
+                        const AddOutput& add_output) {
+    const bool is_head = expected.row->role == Role::kHead;
+    const bool is_equal =
+        tensor.dtype == partner.dtype && std::ranges::equal(tensor.bytes, partner.bytes);
+    if (is_head && !is_equal) {
+      ledger_.warnings.push_back(
+          fmt::format("config.json says that {} and {} are tied, but their values differ; both are "
+                      "written as they are",
+                      expected.name, partner.name));
+    }
+    if (is_head && options_.keep_tied && is_equal) {
+      entry.fate = Fate::kTied;
+      entry.reason = "equal to " + partner.name;
+      return;
+    }
+    add_output(expected.name, is_head);
+    if (entry.reason.empty()) entry.reason = "tied; stored under both names";
+  }
+
+  [[nodiscard]] static uint64_t output_bytes(const OutputModule& output) {
+    uint64_t total = 0;
+    for (const OutputTensor& tensor : output.tensors)
+      total += formats::tensor_size_bytes(tensor.dtype, tensor.shape);
+    return total;
+  }
+
+  void add_linear(const std::string& module, const StoredTensor& tensor, LedgerEntry& entry) {
+    const RecipeRule rule = recipe_.rule_for(module);
+    try {
+      entry.outputs.push_back(scheme_output(module, tensor, rule, ledger_.model_dtype));
+    } catch (const formats::Error& error) {
+      throw error.with_context(module);
+    }
+    if (rule.scheme != Scheme::kFloat) {
+      entry.fate = Fate::kQuantized;
+    } else if (entry.reason.empty()) {
+      entry.reason = rule.match.empty() ? "no rule of the recipe matches"
+                                        : fmt::format("kept float by \"{}\"", rule.match);
+    }
+  }
+
+  void add_unknown(const StoredTensor& tensor) {
+    LedgerEntry entry;
+    entry.source = &tensor;
+    entry.module = tensor.name;
+    if (tensor.name.ends_with(".rotary_emb.inv_freq")) {
+      entry.fate = Fate::kDropped;
+      entry.reason = "computed from config.json by every engine";
+      ledger_.entries.push_back(std::move(entry));
+      return;
+    }
+    if (is_float8(tensor.dtype)) check_dtype(tensor, file_of(tensor));
+    const bool is_float = formats::is_weight_float(tensor.dtype);
+    entry.outputs.push_back(
+        float_output(tensor.name, tensor, is_float ? ledger_.model_dtype : tensor.dtype));
+    entry.reason = "not in the architecture table; copied";
+    ledger_.warnings.push_back(
+        fmt::format("tensor {} is not known for model_type {}; it is copied as it is", tensor.name,
+                    config_.model_type));
+    ledger_.entries.push_back(std::move(entry));
+  }
+
+  const formats::Checkpoint& source_;
+  const formats::ModelConfig& config_;
+  const Recipe& recipe_;
+  const LedgerOptions& options_;
+  std::vector<ExpectedTensor> expected_;
+  std::set<std::string> known_;
+  Ledger ledger_;
+};
+
+/// A recipe made for other families is still used when each of its patterns finds a linear here.
+void check_family(const formats::ModelConfig& config, const Recipe& recipe, Ledger& ledger) {
+  const formats::Architecture& architecture = formats::architecture_of(config);
+  const auto& families = recipe.families;
+  if (families.empty() ||
+      std::find(families.begin(), families.end(), architecture.family) != families.end())
+    return;
+  std::vector<std::string> patterns = recipe.keep_float;
+  for (const RecipeRule& rule : recipe.rules) patterns.push_back(rule.match);
+  for (const std::string& pattern : patterns) {
+    const bool found =
+        std::any_of(ledger.entries.begin(), ledger.entries.end(), [&](const LedgerEntry& entry) {
+          return matches_pattern(pattern, entry.module) || pattern == "lm_head";
+        });
+    if (!found) {
+      throw formats::usage_error(
+          fmt::format("type {} was made for {}; its pattern \"{}\" matches nothing in this {} "
+                      "model; choose a family-neutral type",
+                      recipe.name, fmt::join(families, ", "), pattern, architecture.family));
+    }
+  }
+  ledger.warnings.push_back(
+      fmt::format("type {} was made for {}; every pattern matches this {} model, so it is used",
+                  recipe.name, fmt::join(families, ", "), architecture.family));
+}
+
+}  // namespace
+
+std::string_view fate_name(Fate fate) {
+  switch (fate) {
+    case Fate::kQuantized:
+      return "quantized";
+    case Fate::kCopied:
+      return "copied";
+    case Fate::kCloned:
+      return "cloned";
+    case Fate::kTied:
+      return "tied";
+    case Fate::kDropped:
+      return "dropped";
+  }
+  return "?";
+}
+
+uint64_t Ledger::source_bytes() const {
+  uint64_t total = 0;
+  for (const LedgerEntry& entry : entries) total += entry.source->bytes.size();
+  return total;
+}
+
+uint64_t Ledger::output_bytes() const {
+  uint64_t total = 0;
+  for (const LedgerEntry& entry : entries) {
+    for (const OutputModule& output : entry.outputs) {
+      for (const OutputTensor& tensor : output.tensors)
+        total += formats::tensor_size_bytes(tensor.dtype, tensor.shape);
+    }
+  }
+  return total;
+}
+
+std::vector<size_t> Ledger::unit_begins() const {
+  std::vector<size_t> begins;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (i == 0 || entries[i].layer < 0 || entries[i].layer != entries[i - 1].layer)
+      begins.push_back(i);
+  }
+  begins.push_back(entries.size());
+  return begins;
+}
+
+DType choose_model_dtype(const formats::Checkpoint& source, const formats::ModelConfig& config,
+                         std::optional<DType> requested) {
+  if (requested) return *requested;
+  for (const StoredTensor& tensor : source.tensors()) {
+    if (tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16) {
+      if (tensor.shape.size() == 2) return tensor.dtype;
+    }
+  }
+  return config.torch_dtype == DType::kBF16 ? DType::kBF16 : DType::kF16;
+}
+
+Ledger make_ledger(const formats::Checkpoint& source, const formats::ModelConfig& config,
+                   const Recipe& recipe, const LedgerOptions& options) {
+  Ledger ledger = LedgerBuilder(source, config, recipe, options).build();
+  check_family(config, recipe, ledger);
+  return ledger;
+}
+
+}  // namespace llmq::convert

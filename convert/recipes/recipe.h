@@ -1,0 +1,64 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "formats/json.h"
+#include "formats/scheme.h"
+
+namespace llmq::convert {
+
+/// How linears whose module path matches a pattern are stored.
+struct RecipeRule {
+  std::string match;  ///< module path with `*` for any run of characters
+  formats::Scheme scheme = formats::Scheme::kFloat;
+  bool symmetric = true;   ///< weights: offset 0 and codes within ±127, or the full range
+  int64_t group_size = 0;  ///< 0: per channel
+};
+
+/// A quantization type as data: which linears get which scheme with which parameters. Nothing else
+/// decides about quantization.
+struct Recipe {
+  std::string name;
+  std::string summary;
+  /// Families the recipe was made for; empty for any.
+  std::vector<std::string> families;
+  /// Patterns of modules that stay in float; they go before the rules.
+  std::vector<std::string> keep_float;
+  /// The first rule that matches a module decides; a module that none matches stays float.
+  std::vector<RecipeRule> rules;
+  /// What the recipe does not do yet, told to the user; usually empty.
+  std::string caveat;
+
+  /// The scheme and parameters of a module.
+  [[nodiscard]] RecipeRule rule_for(std::string_view module) const;
+
+  /// The main scheme: the one of highest priority among the rules.
+  [[nodiscard]] formats::Scheme main_scheme() const;
+};
+
+/// True when `text` matches `pattern`, where `*` stands for any run of characters (also dots).
+bool matches_pattern(std::string_view pattern, std::string_view text);
+
+/// Every built-in recipe in the order in which a list should show them.
+const std::vector<Recipe>& builtin_recipes();
+
+/// A built-in recipe. Throws Error{kUsage} with the list of types, a line each.
+const Recipe& builtin_recipe(std::string_view type);
+
+/// Reads a recipe file as written by recipe_json. Throws Error{kBadInput} naming the key at fault.
+Recipe read_recipe(const std::filesystem::path& path);
+
+/// Parses one recipe document; `origin` names it in errors.
+Recipe parse_recipe(const formats::Json& document, const std::string& origin);
+
+/// The document that parse_recipe reads back as the same recipe.
+formats::Json recipe_json(const Recipe& recipe);
+
+/// `-disable_names`: comma-separated patterns replace keep_float; a leading '+' adds to it instead.
+void apply_disable_names(Recipe& recipe, std::string_view names);
+
+}  // namespace llmq::convert

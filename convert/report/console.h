@@ -1,0 +1,61 @@
+#pragma once
+
+#include <chrono>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "formats/error.h"
+#include "formats/json.h"
+
+namespace llmq::convert {
+
+enum class LogLevel : uint8_t { kQuiet, kWarning, kInfo, kDebug };
+
+/// Everything the program says. Results go to stdout (one JSON document with --json), all else to
+/// stderr. Thread-safe.
+class Console {
+ public:
+  Console(bool json, LogLevel level);
+
+  [[nodiscard]] bool is_json() const { return json_; }
+
+  void warn(std::string_view sentence);
+  void info(std::string_view sentence);
+  void debug(std::string_view sentence);
+
+  /// The command's result: `document` with --json, else `text`.
+  void result(const formats::Json& document, std::string_view text);
+
+  /// An error: the sentence on stderr, and {"error": ...} on stdout with --json.
+  void error(formats::ErrorCode code, std::string_view sentence);
+
+  /// Shows progress: on a terminal one line rewritten in place with rate and time left, in a pipe a
+  /// plain line at most every few seconds.
+  void progress(std::string_view what, uint64_t done_bytes, uint64_t total_bytes);
+
+  /// Ends the progress line.
+  void end_progress();
+
+ private:
+  void line(std::string_view prefix, std::string_view text);
+
+  using Clock = std::chrono::steady_clock;
+  std::mutex mutex_;
+  bool json_;
+  LogLevel level_;
+  bool is_terminal_;
+  bool line_open_ = false;
+  Clock::time_point started_;
+  Clock::time_point last_shown_;
+  uint64_t started_bytes_ = 0;
+  bool in_progress_ = false;
+};
+
+/// "1.5 GB", "12.3 MB", "870 B" (powers of 1000).
+std::string bytes_text(uint64_t size_bytes);
+
+/// "1m 20s", "3.2s".
+std::string seconds_text(double seconds);
+
+}  // namespace llmq::convert

@@ -1,0 +1,100 @@
+#include "formats/staging.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string>
+#include <system_error>
+
+#include "formats/error.h"
+#include "formats/file.h"
+
+namespace llmq::formats {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Absolute, without "." and "..", symbolic links of existing parts resolved, no trailing slash.
+fs::path resolved(const fs::path& path) {
+  fs::path result = fs::weakly_canonical(fs::absolute(path));
+  if (!result.has_filename()) result = result.parent_path();
+  return result;
+}
+
+bool is_inside(const fs::path& inner, const fs::path& outer) {
+  const auto [inner_at, outer_at] =
+      std::mismatch(inner.begin(), inner.end(), outer.begin(), outer.end());
+  return outer_at == outer.end();
+}
+
+fs::path sibling(const fs::path& destination, const char* suffix) {
+  return destination.parent_path() / ("." + destination.filename().string() + suffix);
+}
+
+}  // namespace
+
+void check_destination(const fs::path& destination, const fs::path& source, bool force) {
+  const fs::path to = resolved(destination);
+  const fs::path from = resolved(source);
+  const std::string name = destination.string();
+  if (is_inside(to, from)) {
+    throw usage_error("destination " + name +
+                      " is the source folder or inside it; choose a folder elsewhere");
+  }
+  if (is_inside(from, to)) {
+    throw usage_error("destination " + name +
+                      " contains the source folder; choose a folder elsewhere");
+  }
+  if (fs::exists(to) && !fs::is_directory(to)) {
+    throw usage_error("destination " + name + " is a file; choose another folder");
+  }
+  if (fs::exists(to) && !fs::is_empty(to) && !force) {
+    throw usage_error("destination " + name +
+                      " is not empty; choose another folder or give --force to replace it");
+  }
+}
+
+StagingFolder::StagingFolder(const fs::path& destination, const fs::path& source, bool force)
+    : destination_(resolved(destination)), staging_(sibling(destination_, ".llmq-partial")) {
+  check_destination(destination, source, force);
+  std::error_code error;
+  fs::create_directories(destination_.parent_path(), error);
+  if (!error) fs::create_directory(staging_, error);
+  if (!error && ::access(staging_.c_str(), W_OK) != 0) error.assign(errno, std::generic_category());
+  if (error) {
+    throw Error(ErrorCode::kIo, "cannot write beside destination " + destination.string() + ": " +
+                                    error.message() + "; choose a folder that you may write to");
+  }
+}
+
+StagingFolder::~StagingFolder() {
+  if (is_kept_) return;
+  std::error_code ignored;
+  fs::remove_all(staging_, ignored);
+}
+
+void StagingFolder::clear() const {
+  for (const auto& entry : fs::directory_iterator(staging_)) fs::remove_all(entry.path());
+}
+
+void StagingFolder::commit() {
+  sync_directory(staging_);
+  const fs::path old = sibling(destination_, ".llmq-old");
+  std::error_code error;
+  fs::remove_all(old, error);
+  const bool had_destination = fs::exists(destination_);
+  if (had_destination) fs::rename(destination_, old, error);
+  if (!error) fs::rename(staging_, destination_, error);
+  if (error) {
+    const std::string reason = error.message();
+    if (had_destination && !fs::exists(destination_)) fs::rename(old, destination_, error);
+    throw Error(ErrorCode::kIo, "cannot rename " + staging_.string() + " to " +
+                                    destination_.string() + ": " + reason);
+  }
+  sync_directory(destination_.parent_path());
+  is_kept_ = true;
+  fs::remove_all(old, error);
+}
+
+}  // namespace llmq::formats
