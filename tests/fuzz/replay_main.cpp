@@ -31,7 +31,8 @@ std::vector<std::filesystem::path> files_of(const std::filesystem::path& path) {
   return files;
 }
 
-// The bytes lie in an exactly sized heap block, so that AddressSanitizer sees a read past their end.
+// The bytes lie in an exactly sized heap block, so that AddressSanitizer sees a read past their
+// end.
 void replay(const std::filesystem::path& file) {
   std::ifstream stream(file, std::ios::binary);
   std::vector<char> bytes{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};

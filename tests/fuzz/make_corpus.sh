@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Writes the hand-made seeds of the fuzz corpora into tests/fuzz/corpus; run it again after adding
+# one. Inputs that a fuzzer found are put beside them and not written here.
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/corpus" || exit 1
+
+# --- safetensors: 8-byte little-endian header length, JSON header, data -----------------------------
+mkdir -p fuzz_safetensors fuzz_json fuzz_config
+
+# le64 NUMBER: eight bytes, least significant first.
+le64() {
+  local i value=$1
+  for ((i = 0; i < 8; i++)); do printf '%b' "\\x$(printf '%02x' $(((value >> (8 * i)) & 255)))"; done
+}
+# safetensors NAME HEADER DATA_BYTES: a file whose length field matches its header.
+safetensors() {
+  { le64 "${#2}"; printf '%s' "$2"; head -c "$3" /dev/zero | tr '\0' 'A'; } >"fuzz_safetensors/$1"
+}
+safetensors valid_two_tensors '{"__metadata__":{"format":"pt"},"a":{"dtype":"F16","shape":[2,2],"data_offsets":[0,8]},"b":{"dtype":"I8","shape":[3],"data_offsets":[8,11]}}' 11
+safetensors valid_scalar '{"s":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}' 4
+safetensors valid_empty_tensor '{"e":{"dtype":"BF16","shape":[0,7],"data_offsets":[0,0]}}' 0
+safetensors valid_out_of_order_names '{"z":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}' 2
+safetensors overlap '{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}' 6
+safetensors gap '{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[4,6]}}' 6
+safetensors begin_after_end '{"a":{"dtype":"U8","shape":[2],"data_offsets":[2,0]}}' 2
+safetensors data_beyond_file '{"a":{"dtype":"U8","shape":[200],"data_offsets":[0,200]}}' 20
+safetensors trailing_data '{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}' 9
+safetensors offsets_wrap '{"a":{"dtype":"U8","shape":[2],"data_offsets":[18446744073709551614,18446744073709551616]}}' 2
+safetensors shape_product_wraps '{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}' 0
+safetensors negative_extent '{"a":{"dtype":"U8","shape":[-2],"data_offsets":[0,2]}}' 2
+safetensors shape_not_bytes '{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}' 8
+safetensors unknown_dtype '{"a":{"dtype":"F7","shape":[1],"data_offsets":[0,1]}}' 1
+safetensors float8 '{"a":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}' 2
+safetensors fraction_offset '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1.5]}}' 2
+safetensors duplicate_name '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}' 2
+safetensors metadata_not_strings '{"__metadata__":{"n":1},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}' 1
+safetensors header_is_array '[1,2,3]' 0
+safetensors missing_keys '{"a":{}}' 0
+safetensors deep_header "{\"a\":$(printf '[%.0s' {1..120})" 0
+safetensors padded_header '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}        ' 1
+{ le64 9223372036854775807; printf '{}'; } >fuzz_safetensors/length_2_63_minus_1
+{ printf '\0\0\0\0\0\0\0\x80'; printf '{}'; } >fuzz_safetensors/length_2_63
+{ le64 -1; printf '{}'; } >fuzz_safetensors/length_2_64_minus_1
+{ le64 0; } >fuzz_safetensors/length_0
+{ le64 100; printf '{"a":'; } >fuzz_safetensors/header_cut
+printf '\x02\0\0' >fuzz_safetensors/length_cut
+: >fuzz_safetensors/empty
+
+# --- JSON -------------------------------------------------------------------------------------------
+json() { printf '%b' "$2" >"fuzz_json/$1.json"; }
+json valid '{"a": [1, -2.5e3, true, null, "\\u00e9\\ud83d\\ude00"], "b": {}}'
+json duplicate_key '{"a": 1, "a": 2}'
+json double_comma '[1, 2,, 3]'
+json invalid_utf8 '{"a": "\xff\xfe"}'
+json lone_surrogate '"\\ud800"'
+json deep_arrays "$(printf '[%.0s' {1..200})"
+json huge_exponent '1e999999'
+json huge_integer '123456789012345678901234567890'
+json trailing_bytes '{"a": 1} x'
+json byte_order_mark '\xef\xbb\xbf{"a": 1}'
+json empty ''
+json nul_in_key '{"a\\u0000b": -0.0}'
+json comment '// comment\n{}'
+json truncated '{"a": {"b": {"c": [[[[["unterminated'
+
+# --- config.json ------------------------------------------------------------------------------------
+config() { printf '%s' "$2" >"fuzz_config/$1.json"; }
+base='"model_type":"qwen2","hidden_size":64,"intermediate_size":128,"num_hidden_layers":2,"num_attention_heads":4,"vocab_size":256,"max_position_embeddings":512,"rms_norm_eps":1e-6'
+config valid_qwen2 "{$base,\"num_key_value_heads\":2,\"tie_word_embeddings\":true,\"torch_dtype\":\"bfloat16\",\"rope_theta\":1000000.0}"
+config valid_dtype_key "{$base,\"num_key_value_heads\":4,\"dtype\":\"float16\",\"eos_token_id\":[1,2]}"
+config valid_yarn "{$base,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":128}}"
+config valid_llama3 "{$base,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":128}}"
+config valid_moe "{$base,\"num_experts\":8,\"num_experts_per_tok\":2,\"moe_intermediate_size\":32,\"mlp_only_layers\":[0],\"decoder_sparse_step\":2}"
+config valid_window "{$base,\"use_sliding_window\":true,\"sliding_window\":64,\"max_window_layers\":1}"
+config longrope "{$base,\"rope_scaling\":{\"rope_type\":\"longrope\",\"short_factor\":[1,1,1,1,1,1,1,1],\"long_factor\":[2,2,2,2,2,2,2,2]}}"
+config rope_factor_zero "{$base,\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}}"
+config rope_factor_text "{$base,\"rope_scaling\":{\"type\":\"linear\",\"factor\":\"4\"}}"
+config rope_unknown "{$base,\"rope_scaling\":{\"rope_type\":\"spiral\",\"factor\":2}}"
+config rope_array "{$base,\"rope_scaling\":[]}"
+config kv_heads_zero "{$base,\"num_key_value_heads\":0}"
+config kv_heads_three "{$base,\"num_key_value_heads\":3}"
+config negative_layers '{"model_type":"llama","hidden_size":64,"num_hidden_layers":-1,"num_attention_heads":4,"vocab_size":8}'
+config huge_numbers '{"model_type":"llama","hidden_size":9223372036854775807,"intermediate_size":9223372036854775807,"num_hidden_layers":9223372036854775807,"num_attention_heads":1,"vocab_size":9223372036854775807,"max_position_embeddings":9223372036854775807}'
+config fraction_size '{"model_type":"llama","hidden_size":64.5,"num_hidden_layers":2,"num_attention_heads":4,"vocab_size":8}'
+config heads_zero '{"model_type":"llama","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":0,"vocab_size":8}'
+config odd_head_dim "{$base,\"head_dim\":7}"
+config types_swapped '{"model_type":["qwen2"],"architectures":"Qwen2ForCausalLM","hidden_size":"64"}'
+config experts_more_than_exist "{$base,\"num_experts\":2,\"num_experts_per_tok\":9,\"moe_intermediate_size\":32}"
+config experts_step_zero "{$base,\"num_experts\":2,\"num_experts_per_tok\":1,\"moe_intermediate_size\":32,\"decoder_sparse_step\":0}"
+config no_keys '{}'
+config not_object '[{}]'
