@@ -3,11 +3,9 @@
 # writes a small random Qwen2 checkpoint, quantizes it to W8A16, verifies it, prints one table.
 # Usage: bash samples/quickstart.sh [FOLDER]   (default build/quickstart)
 set -eu -o pipefail
-start=$PWD
+work=$(realpath -m "${1:-$(dirname "${BASH_SOURCE[0]}")/../build/quickstart}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tests/tools/setup.sh
-work=$(realpath -m --relative-base="$PWD" "${1:+$start/}${1:-build/quickstart}")
-
 llmq_need_packages "${LLMQ_BUILD_PACKAGES[@]}"
 llmq_configure release
 llmq_build release llmq make_checkpoint || exit 1
