@@ -171,15 +171,17 @@ RawTensor& tensor_named(std::vector<RawTensor>& tensors, std::string_view name) 
 
 std::vector<float> tensor_values(const RawTensor& tensor) {
   std::vector<float> values;
-  const auto byte = [&](size_t i) { return static_cast<uint32_t>(static_cast<uint8_t>(tensor.bytes[i])); };
+  const auto byte = [&](size_t i) {
+    return static_cast<uint32_t>(static_cast<uint8_t>(tensor.bytes[i]));
+  };
   for (size_t i = 0; i < tensor.bytes.size(); i += element_bytes(tensor.dtype)) {
     if (tensor.dtype == "I8") {
       values.push_back(static_cast<int8_t>(tensor.bytes[i]));
     } else if (tensor.dtype == "BF16") {
       values.push_back(std::bit_cast<float>(byte(i) << 16 | byte(i + 1) << 24));
     } else if (tensor.dtype == "F32") {
-      values.push_back(std::bit_cast<float>(byte(i) | byte(i + 1) << 8 | byte(i + 2) << 16 |
-                                            byte(i + 3) << 24));
+      values.push_back(
+          std::bit_cast<float>(byte(i) | byte(i + 1) << 8 | byte(i + 2) << 16 | byte(i + 3) << 24));
     } else {
       throw std::runtime_error("tensor_values does not know " + tensor.dtype);
     }
@@ -188,7 +190,7 @@ std::vector<float> tensor_values(const RawTensor& tensor) {
 }
 
 OrderedJson tiny_qwen2_config() {
-  return {{"architectures", {"Qwen2ForCausalLM"}},
+  return {{"architectures", OrderedJson::array({"Qwen2ForCausalLM"})},
           {"model_type", "qwen2"},
           {"hidden_size", 64},
           {"intermediate_size", 128},

@@ -66,10 +66,9 @@ void drain(int& fd, std::string& text) {
 }  // namespace
 
 std::string CommandResult::summary() const {
-  const std::string end = timed_out ? "timed out"
-                          : signal != 0
-                              ? std::string("ended by signal ") + strsignal(signal)
-                              : "exit code " + std::to_string(exit_code);
+  const std::string end = timed_out     ? "timed out"
+                          : signal != 0 ? std::string("ended by signal ") + strsignal(signal)
+                                        : "exit code " + std::to_string(exit_code);
   return end + "\nstdout: " + out.substr(0, 4000) + "\nstderr: " + err.substr(0, 4000);
 }
 
