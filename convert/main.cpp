@@ -1,3 +1,3 @@
-int main() {
-  return 0;
-}
+#include "convert/program.h"
+
+int main(int argc, char** argv) { return llmq::convert::run_program(argc, argv); }

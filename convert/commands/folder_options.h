@@ -1,0 +1,45 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "convert/commands/commands.h"
+#include "convert/pipeline/quantize_folder.h"
+
+namespace llmq::convert {
+
+/// Options of quant, plan and convert as they come from the command line, in the original spelling.
+struct FolderOptions {
+  std::string source;
+  std::string destination;
+  std::string type;
+  std::string recipe_file;
+  std::string disable_names;
+  bool has_disable_names = false;
+  std::string dtype;
+  double part_size_gib = 0;
+  bool weight_symmetric = true;
+  CLI::Option* weight_symmetric_option = nullptr;
+  bool keep_tied = false;
+  bool no_resume = false;
+  bool force = false;
+  bool dry_run = false;
+};
+
+/// Adds the options that decide what is done to weights (-type, --recipe, -disable_names, -w_sym).
+void add_recipe_options(CLI::App& command, FolderOptions& options);
+
+/// Adds --dtype, -part_file_size, --keep-tied.
+void add_layout_options(CLI::App& command, FolderOptions& options);
+
+/// The recipe that the options ask for. Throws Error{kUsage} when neither or both of -type and --recipe are
+/// given, or the type is unknown.
+Recipe chosen_recipe(const FolderOptions& options);
+
+/// The job that the options describe, without a recipe. Throws Error{kUsage} for a bad --dtype.
+FolderJob folder_job(const FolderOptions& options, const CommonOptions& common);
+
+/// --threads, or all CPUs that the process may use.
+int thread_count(const CommonOptions& common);
+
+}  // namespace llmq::convert

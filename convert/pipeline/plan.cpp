@@ -1,0 +1,102 @@
+#include "convert/pipeline/plan.h"
+
+#include <algorithm>
+
+#include "convert/pipeline/stream.h"
+
+namespace llmq::convert {
+namespace {
+
+using formats::Json;
+using formats::Scheme;
+
+Recipe float_recipe() {
+  Recipe recipe;
+  recipe.name = "float";
+  recipe.summary = "all weights stay float";
+  return recipe;
+}
+
+OutputNaming naming_of(const FolderJob& job, const Recipe& recipe) {
+  OutputNaming naming;
+  naming.part_size_bytes = job.part_size_bytes;
+  naming.stem = job.recipe ? "quant_model_weight_" + std::string(formats::scheme_row(recipe.main_scheme()).quantize)
+                           : "model";
+  return naming;
+}
+
+bool divides(const FolderPlan& plan, int64_t tp) {
+  const formats::ModelConfig& config = plan.config;
+  if (config.n_heads % tp != 0) return false;
+  if (tp > config.n_kv_heads ? tp % config.n_kv_heads != 0 : config.n_kv_heads % tp != 0) return false;
+  if (config.intermediate_size % tp != 0 || config.vocab_size % tp != 0) return false;
+  if (config.n_experts > 0 && config.moe_intermediate_size % tp != 0) return false;
+  for (const LedgerEntry& entry : plan.ledger.entries) {
+    for (const OutputModule& output : entry.outputs) {
+      const int64_t group_size = output.rule.group_size;
+      const bool is_row_parallel = entry.role == "o" || entry.role == "down";
+      if (group_size > 0 && is_row_parallel && (entry.source->shape[1] / tp) % group_size != 0) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+FolderPlan make_folder_plan(const FolderJob& job) {
+  formats::Checkpoint source = formats::Checkpoint::open(job.source);
+  const std::filesystem::path config_path = job.source / "config.json";
+  FolderPlan plan{formats::read_json_file(config_path), {}, std::move(source), {}, {}, {}};
+  plan.config = formats::parse_model_config(plan.config_document, config_path.string());
+  plan.recipe = job.recipe.value_or(float_recipe());
+  plan.ledger = make_ledger(plan.source, plan.config, plan.recipe, job.ledger);
+  plan.naming = naming_of(job, plan.recipe);
+  return plan;
+}
+
+std::vector<int64_t> legal_tp_sizes(const FolderPlan& plan) {
+  std::vector<int64_t> sizes;
+  for (int64_t tp = 1; tp <= 64; ++tp) {
+    if (divides(plan, tp)) sizes.push_back(tp);
+  }
+  return sizes;
+}
+
+uint64_t expected_peak_memory_bytes(const FolderPlan& plan, int n_threads) {
+  constexpr uint64_t kProgramBytes = uint64_t{24} << 20;
+  constexpr uint64_t kBytesPerTensor = 4096;
+  return kProgramBytes + stream_buffer_bytes(plan.ledger, n_threads) + plan.ledger.entries.size() * kBytesPerTensor;
+}
+
+Json ledger_json(const Ledger& ledger) {
+  Json tensors = Json::array();
+  for (const LedgerEntry& entry : ledger.entries) {
+    Json item = {{"name", entry.source->name},
+                 {"fate", fate_name(entry.fate)},
+                 {"dtype", formats::dtype_name(entry.source->dtype)},
+                 {"shape", entry.source->shape},
+                 {"size_bytes", entry.source->bytes.size()}};
+    if (!entry.reason.empty()) item["reason"] = entry.reason;
+    uint64_t output_bytes = 0;
+    Json outputs = Json::array();
+    for (const OutputModule& output : entry.outputs) {
+      for (const OutputTensor& tensor : output.tensors) {
+        const uint64_t size_bytes = formats::tensor_size_bytes(tensor.dtype, tensor.shape);
+        output_bytes += size_bytes;
+        outputs.push_back({{"name", tensor.name},
+                           {"scheme", formats::scheme_row(tensor.scheme).tag},
+                           {"dtype", formats::dtype_name(tensor.dtype)},
+                           {"shape", tensor.shape},
+                           {"size_bytes", size_bytes}});
+      }
+    }
+    const Scheme scheme = entry.outputs.empty() ? Scheme::kFloat : entry.outputs.back().rule.scheme;
+    item["scheme"] = formats::scheme_row(scheme).tag;
+    item["output_bytes"] = output_bytes;
+    item["outputs"] = std::move(outputs);
+    tensors.push_back(std::move(item));
+  }
+  return tensors;
+}
+
+}  // namespace llmq::convert

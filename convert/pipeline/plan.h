@@ -1,0 +1,40 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "convert/pipeline/ledger.h"
+#include "convert/pipeline/output_layout.h"
+#include "convert/pipeline/quantize_folder.h"
+#include "formats/checkpoint.h"
+#include "formats/json.h"
+#include "formats/model_config.h"
+
+namespace llmq::convert {
+
+/// Everything that is decided before the first weight is read.
+struct FolderPlan {
+  formats::Json config_document;
+  formats::ModelConfig config;
+  formats::Checkpoint source;
+  Recipe recipe;
+  Ledger ledger;
+  OutputNaming naming;
+};
+
+/// Opens the source and decides about every tensor from headers alone. Errors as Checkpoint::open,
+/// parse_model_config and make_ledger.
+FolderPlan make_folder_plan(const FolderJob& job);
+
+/// Tensor-parallel sizes from 1 to 64 at which every linear of the ledger divides (KV heads may be
+/// replicated) and every group of a grouped scheme stays whole.
+std::vector<int64_t> legal_tp_sizes(const FolderPlan& plan);
+
+/// Bytes of private memory that a run needs at most: its block buffers and what every run has.
+uint64_t expected_peak_memory_bytes(const FolderPlan& plan, int n_threads);
+
+/// The `tensors` list of plan and report: each source tensor with fate, scheme, sizes and outputs.
+formats::Json ledger_json(const Ledger& ledger);
+
+}  // namespace llmq::convert
