@@ -107,8 +107,8 @@ std::string_view isa_name(Isa isa) {
 }
 
 bool isa_supported(Isa isa) {
-  static const std::array<bool, kAllIsas.size()> kSupported = detect();
-  return kSupported.at(static_cast<size_t>(isa));
+  static const std::array<bool, kAllIsas.size()> supported = detect();
+  return supported.at(static_cast<size_t>(isa));
 }
 
 std::vector<Isa> supported_isas() {
@@ -135,8 +135,8 @@ Isa choose_isa(const char* forced) {
 }
 
 Isa active_isa() {
-  static const Isa kActive = choose_isa(std::getenv("LLMQ_ISA"));
-  return kActive;
+  static const Isa active = choose_isa(std::getenv("LLMQ_ISA"));
+  return active;
 }
 
 }  // namespace llmq::quant

@@ -142,6 +142,7 @@ TEST_P(ThreadTeamTest, ResultsOfOneLoopAreVisibleInTheNext) {
 TEST_P(ThreadTeamTest, LoopsStartedByManyThreadsAllComplete) {
   std::atomic<int> n_runs{0};
   std::vector<std::thread> callers;
+  callers.reserve(4);
   for (int caller = 0; caller < 4; ++caller) {
     callers.emplace_back([&] {
       for (int repeat = 0; repeat < 100; ++repeat) {
