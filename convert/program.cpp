@@ -25,8 +25,10 @@ LogLevel parse_log_level(const std::string& name) {
 }
 
 void add_common_options(CLI::App& command, CommonOptions& options) {
-  command.add_flag("--json", options.json, "Write one JSON document to stdout; all else goes to stderr");
-  command.add_option("--threads", options.n_threads, "Threads (default: all that the process may use)")
+  command.add_flag("--json", options.json,
+                   "Write one JSON document to stdout; all else goes to stderr");
+  command
+      .add_option("--threads", options.n_threads, "Threads (default: all that the process may use)")
       ->check(CLI::Range(1, 1024));
   command.add_option("--log-level", options.log_level, "quiet, warning, info or debug")
       ->check(CLI::IsMember({"quiet", "error", "warning", "info", "debug"}));
@@ -43,8 +45,9 @@ int report_parse_error(const CLI::App& app, const CLI::ParseError& error, bool j
   std::replace(sentence.begin(), sentence.end(), '\n', ' ');
   while (sentence.ends_with(' ') || sentence.ends_with('.')) sentence.pop_back();
   const auto chosen = app.get_subcommands();
-  console.error(ErrorCode::kUsage, fmt::format("{}; see llmq {}--help", sentence,
-                                               chosen.empty() ? "" : chosen.front()->get_name() + " "));
+  console.error(ErrorCode::kUsage,
+                fmt::format("{}; see llmq {}--help", sentence,
+                            chosen.empty() ? "" : chosen.front()->get_name() + " "));
   return static_cast<int>(ErrorCode::kUsage);
 }
 
@@ -58,7 +61,8 @@ int run_action(const CommandAction& action, Console& console, const CommonOption
     console.error(ErrorCode::kMemory, "out of memory; free some or use a machine with more");
     return static_cast<int>(ErrorCode::kMemory);
   } catch (const std::exception& error) {
-    console.error(ErrorCode::kInternal, fmt::format("a bug in llmq, please report it: {}", error.what()));
+    console.error(ErrorCode::kInternal,
+                  fmt::format("a bug in llmq, please report it: {}", error.what()));
     return static_cast<int>(ErrorCode::kInternal);
   }
 }
@@ -86,7 +90,8 @@ int run_program(int argc, const char* const* argv) {
   try {
     app.parse(std::vector<std::string>(arguments.words.rbegin(), arguments.words.rend()));
   } catch (const CLI::ParseError& error) {
-    const bool json = std::find(arguments.words.begin(), arguments.words.end(), "--json") != arguments.words.end();
+    const bool json = std::find(arguments.words.begin(), arguments.words.end(), "--json") !=
+                      arguments.words.end();
     return report_parse_error(app, error, json);
   }
   Console console(options.json, parse_log_level(options.log_level));
@@ -94,7 +99,8 @@ int run_program(int argc, const char* const* argv) {
   return run_action(action, console, options);
 }
 
-CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value, const std::string& help) {
+CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value,
+                        const std::string& help) {
   return app
       .add_option_function<std::string>(
           name,

@@ -96,7 +96,7 @@ Json description_json(const Description& description) {
   }
   if (!description.fa_quant_type.empty()) document["fa_quant_type"] = description.fa_quant_type;
   for (const auto& [key, value] : description.other.items()) document[key] = value;
-  for (const auto& [name, tag] : description.tensors) document[name] = tag;
+  for (const auto& [name, tag] : description.tensors) append_key(document, name, tag);
   return document;
 }
 

@@ -156,4 +156,9 @@ std::string read_text_file(const std::filesystem::path& path, size_t max_bytes) 
   return text;
 }
 
+void append_key(Json& object, std::string key, Json value) {
+  object.get_ref<Json::object_t&>().Json::object_t::Container::emplace_back(std::move(key),
+                                                                            std::move(value));
+}
+
 }  // namespace llmq::formats

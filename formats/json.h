@@ -29,4 +29,8 @@ Json read_json_file(const std::filesystem::path& path, const JsonLimits& limits 
 /// Whole content of a file of at most `max_bytes`. Errors as read_json_file.
 std::string read_text_file(const std::filesystem::path& path, size_t max_bytes = size_t{1} << 30);
 
+/// Appends a key to an object without looking whether it is there, so that objects with many keys
+/// are built in linear time. The caller knows that the key is new.
+void append_key(Json& object, std::string key, Json value);
+
 }  // namespace llmq::formats

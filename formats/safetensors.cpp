@@ -179,9 +179,10 @@ std::string serialize_safetensors_header(const std::vector<TensorEntry>& tensors
   Json json = Json::object();
   if (!metadata.empty()) json[std::string(kMetadataKey)] = metadata;
   for (const TensorEntry& entry : tensors) {
-    json[entry.name] = {{"dtype", dtype_name(entry.dtype)},
-                        {"shape", entry.shape},
-                        {"data_offsets", {entry.begin, entry.end}}};
+    append_key(json, entry.name,
+               {{"dtype", dtype_name(entry.dtype)},
+                {"shape", entry.shape},
+                {"data_offsets", {entry.begin, entry.end}}});
   }
   std::string text = json.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');

@@ -21,7 +21,8 @@ using CommandAction = std::function<int(Console&, const CommonOptions&)>;
 /// Receives the action of the subcommand that was chosen.
 using ChooseAction = std::function<void(CommandAction)>;
 
-// Each function adds one subcommand to the parser; when it is chosen, `choose` is called with its action.
+// Each function adds one subcommand to the parser; when it is chosen, `choose` is called with its
+// action.
 void add_quant_command(CLI::App& app, const ChooseAction& choose);
 void add_convert_command(CLI::App& app, const ChooseAction& choose);
 void add_plan_command(CLI::App& app, const ChooseAction& choose);
@@ -30,6 +31,7 @@ void add_inspect_command(CLI::App& app, const ChooseAction& choose);
 void add_info_command(CLI::App& app, const ChooseAction& choose);
 
 /// Adds an option that takes true, false, 1 or 0, or stands alone for true.
-CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value, const std::string& help);
+CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value,
+                        const std::string& help);
 
 }  // namespace llmq::convert

@@ -29,15 +29,21 @@ void add_convert_command(CLI::App& app, const ChooseAction& choose) {
   auto options = std::make_shared<FolderOptions>();
   command->add_option("SRC", options->source, "Folder of the float model")->required();
   command->add_option("DST", options->destination, "Folder to write")->required();
-  command->add_option("--dtype", options->dtype, "float16, bfloat16 or float32 (default: the source's)");
-  command->add_option("--part-file-size", options->part_size_gib, "Split weight files at this many GiB")
+  command->add_option("--dtype", options->dtype,
+                      "float16, bfloat16 or float32 (default: the source's)");
+  command
+      ->add_option("--part-file-size", options->part_size_gib,
+                   "Split weight files at this many GiB")
       ->check(CLI::NonNegativeNumber);
   command->add_flag("--force", options->force, "Replace a destination that is not empty");
-  command->add_flag("--no-resume", options->no_resume, "Start over although an interrupted run could go on");
+  command->add_flag("--no-resume", options->no_resume,
+                    "Start over although an interrupted run could go on");
   command->add_flag("--dry-run", options->dry_run, "Decide and report, write nothing");
   command->footer(kFooter);
   command->callback([options, choose] {
-    choose([options](Console& console, const CommonOptions& common) { return run_convert(*options, console, common); });
+    choose([options](Console& console, const CommonOptions& common) {
+      return run_convert(*options, console, common);
+    });
   });
 }
 

@@ -8,20 +8,26 @@
 namespace llmq::convert {
 
 void add_recipe_options(CLI::App& command, FolderOptions& options) {
-  command.add_option("--type", options.type, "Quantization type: a built-in recipe (an unknown one prints the list)");
-  command.add_option("--recipe", options.recipe_file, "Recipe file instead of a type; llmq plan --print-recipe shows one");
+  command.add_option("--type", options.type,
+                     "Quantization type: a built-in recipe (an unknown one prints the list)");
+  command.add_option("--recipe", options.recipe_file,
+                     "Recipe file instead of a type; llmq plan --print-recipe shows one");
   command.add_option("--disable-names", options.disable_names,
-                     "Modules kept float, comma separated, * matches; replaces the recipe's list, a leading + adds to it");
-  options.weight_symmetric_option =
-      add_switch(command, "--w-sym", options.weight_symmetric, "Symmetric weights; replaces the recipe's choice");
+                     "Modules kept float, comma separated, * matches; replaces the recipe's list, "
+                     "a leading + adds to it");
+  options.weight_symmetric_option = add_switch(command, "--w-sym", options.weight_symmetric,
+                                               "Symmetric weights; replaces the recipe's choice");
 }
 
 void add_layout_options(CLI::App& command, FolderOptions& options) {
-  command.add_option("--dtype", options.dtype, "dtype of float tensors: float16 or bfloat16 (default: the source's; "
-                                               "float32 becomes float16)");
-  command.add_option("--part-file-size", options.part_size_gib, "Split weight files at this many GiB")
+  command.add_option("--dtype", options.dtype,
+                     "dtype of float tensors: float16 or bfloat16 (default: the source's; "
+                     "float32 becomes float16)");
+  command
+      .add_option("--part-file-size", options.part_size_gib, "Split weight files at this many GiB")
       ->check(CLI::NonNegativeNumber);
-  command.add_flag("--keep-tied", options.keep_tied, "Do not write a tied lm_head.weight under its own name");
+  command.add_flag("--keep-tied", options.keep_tied,
+                   "Do not write a tied lm_head.weight under its own name");
 }
 
 Recipe chosen_recipe(const FolderOptions& options) {
@@ -29,8 +35,10 @@ Recipe chosen_recipe(const FolderOptions& options) {
     throw formats::usage_error(options.type.empty() ? "give -type TYPE or --recipe FILE"
                                                     : "give either -type or --recipe, not both");
   }
-  Recipe recipe = options.type.empty() ? read_recipe(options.recipe_file) : builtin_recipe(options.type);
-  if (options.has_disable_names || !options.disable_names.empty()) apply_disable_names(recipe, options.disable_names);
+  Recipe recipe =
+      options.type.empty() ? read_recipe(options.recipe_file) : builtin_recipe(options.type);
+  if (options.has_disable_names || !options.disable_names.empty())
+    apply_disable_names(recipe, options.disable_names);
   if (options.weight_symmetric_option != nullptr && options.weight_symmetric_option->count() > 0) {
     for (RecipeRule& rule : recipe.rules) rule.symmetric = options.weight_symmetric;
   }

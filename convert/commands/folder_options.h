@@ -32,8 +32,8 @@ void add_recipe_options(CLI::App& command, FolderOptions& options);
 /// Adds --dtype, -part_file_size, --keep-tied.
 void add_layout_options(CLI::App& command, FolderOptions& options);
 
-/// The recipe that the options ask for. Throws Error{kUsage} when neither or both of -type and --recipe are
-/// given, or the type is unknown.
+/// The recipe that the options ask for. Throws Error{kUsage} when neither or both of -type and
+/// --recipe are given, or the type is unknown.
 Recipe chosen_recipe(const FolderOptions& options);
 
 /// The job that the options describe, without a recipe. Throws Error{kUsage} for a bad --dtype.

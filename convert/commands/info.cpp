@@ -21,7 +21,8 @@ formats::Json info_json() {
   for (const formats::Architecture& architecture : formats::architectures()) {
     for (const std::string_view type : architecture.model_types) models.push_back(type);
   }
-  const auto memory_bytes = static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const auto memory_bytes = static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
+                            static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   return {{"version", LLMQ_VERSION},
           {"instruction_sets", sets},
           {"active_instruction_set", quant::isa_name(quant::active_isa())},
@@ -34,15 +35,17 @@ formats::Json info_json() {
 
 std::string list_text(const formats::Json& list) {
   std::string text;
-  for (const formats::Json& item : list) text += (text.empty() ? "" : ", ") + item.get<std::string>();
+  for (const formats::Json& item : list)
+    text += (text.empty() ? "" : ", ") + item.get<std::string>();
   return text;
 }
 
 int run_info(Console& console) {
   const formats::Json document = info_json();
   std::string text = fmt::format("llmq {}\n", LLMQ_VERSION);
-  text += fmt::format("instruction sets   {} (in use: {})\n", list_text(document["instruction_sets"]),
-                      document["active_instruction_set"].get<std::string>());
+  text +=
+      fmt::format("instruction sets   {} (in use: {})\n", list_text(document["instruction_sets"]),
+                  document["active_instruction_set"].get<std::string>());
   text += fmt::format("threads            {}\n", document["threads"].get<int>());
   text += fmt::format("memory             {}\n", bytes_text(document["memory_bytes"]));
   text += fmt::format("types              {}\n", list_text(document["types"]));
@@ -57,7 +60,9 @@ int run_info(Console& console) {
 void add_info_command(CLI::App& app, const ChooseAction& choose) {
   CLI::App* command = app.add_subcommand("info", "Version, instruction sets, threads, limits");
   command->footer("Example:\n  llmq info --json");
-  command->callback([choose] { choose([](Console& console, const CommonOptions&) { return run_info(console); }); });
+  command->callback([choose] {
+    choose([](Console& console, const CommonOptions&) { return run_info(console); });
+  });
 }
 
 }  // namespace llmq::convert

@@ -18,7 +18,9 @@ constexpr const char* kFooter =
 int run_quant(const FolderOptions& options, Console& console, const CommonOptions& common) {
   FolderJob job = folder_job(options, common);
   if (job.ledger.dtype == formats::DType::kF32) {
-    throw formats::usage_error("--dtype float32: engines load quantized models in float16 or bfloat16; choose one of them");
+    throw formats::usage_error(
+        "--dtype float32: engines load quantized models in float16 or bfloat16; choose one of "
+        "them");
   }
   job.recipe = chosen_recipe(options);
   const formats::Json report = run_folder_job(job, console);
@@ -31,16 +33,20 @@ int run_quant(const FolderOptions& options, Console& console, const CommonOption
 void add_quant_command(CLI::App& app, const ChooseAction& choose) {
   CLI::App* command = app.add_subcommand("quant", "Quantize a checkpoint");
   auto options = std::make_shared<FolderOptions>();
-  command->add_option("--src,--model-path", options->source, "Folder of the float model")->required();
+  command->add_option("--src,--model-path", options->source, "Folder of the float model")
+      ->required();
   command->add_option("--dst,--save-path", options->destination, "Folder to write")->required();
   add_recipe_options(*command, *options);
   add_layout_options(*command, *options);
   command->add_flag("--force", options->force, "Replace a destination that is not empty");
-  command->add_flag("--no-resume", options->no_resume, "Start over although an interrupted run could go on");
+  command->add_flag("--no-resume", options->no_resume,
+                    "Start over although an interrupted run could go on");
   command->add_flag("--dry-run", options->dry_run, "Decide and report, write nothing");
   command->footer(kFooter);
   command->callback([options, choose] {
-    choose([options](Console& console, const CommonOptions& common) { return run_quant(*options, console, common); });
+    choose([options](Console& console, const CommonOptions& common) {
+      return run_quant(*options, console, common);
+    });
   });
 }
 

@@ -73,7 +73,7 @@ formats::Json OutputLayout::index_json() const {
   formats::Json map = formats::Json::object();
   for (const File& file : files_) {
     for (const TensorEntry& tensor : file.tensors) {
-      map[tensor.name] = file.name;
+      formats::append_key(map, tensor.name, file.name);
       total_size += tensor.size_bytes();
     }
   }

@@ -20,7 +20,8 @@ Recipe float_recipe() {
 OutputNaming naming_of(const FolderJob& job, const Recipe& recipe) {
   OutputNaming naming;
   naming.part_size_bytes = job.part_size_bytes;
-  naming.stem = job.recipe ? "quant_model_weight_" + std::string(formats::scheme_row(recipe.main_scheme()).quantize)
+  naming.stem = job.recipe ? "quant_model_weight_" +
+                                 std::string(formats::scheme_row(recipe.main_scheme()).quantize)
                            : "model";
   return naming;
 }
@@ -28,14 +29,16 @@ OutputNaming naming_of(const FolderJob& job, const Recipe& recipe) {
 bool divides(const FolderPlan& plan, int64_t tp) {
   const formats::ModelConfig& config = plan.config;
   if (config.n_heads % tp != 0) return false;
-  if (tp > config.n_kv_heads ? tp % config.n_kv_heads != 0 : config.n_kv_heads % tp != 0) return false;
+  if (tp > config.n_kv_heads ? tp % config.n_kv_heads != 0 : config.n_kv_heads % tp != 0)
+    return false;
   if (config.intermediate_size % tp != 0 || config.vocab_size % tp != 0) return false;
   if (config.n_experts > 0 && config.moe_intermediate_size % tp != 0) return false;
   for (const LedgerEntry& entry : plan.ledger.entries) {
     for (const OutputModule& output : entry.outputs) {
       const int64_t group_size = output.rule.group_size;
       const bool is_row_parallel = entry.role == "o" || entry.role == "down";
-      if (group_size > 0 && is_row_parallel && (entry.source->shape[1] / tp) % group_size != 0) return false;
+      if (group_size > 0 && is_row_parallel && (entry.source->shape[1] / tp) % group_size != 0)
+        return false;
     }
   }
   return true;
@@ -65,7 +68,8 @@ std::vector<int64_t> legal_tp_sizes(const FolderPlan& plan) {
 uint64_t expected_peak_memory_bytes(const FolderPlan& plan, int n_threads) {
   constexpr uint64_t kProgramBytes = uint64_t{24} << 20;
   constexpr uint64_t kBytesPerTensor = 4096;
-  return kProgramBytes + stream_buffer_bytes(plan.ledger, n_threads) + plan.ledger.entries.size() * kBytesPerTensor;
+  return kProgramBytes + stream_buffer_bytes(plan.ledger, n_threads) +
+         plan.ledger.entries.size() * kBytesPerTensor;
 }
 
 Json ledger_json(const Ledger& ledger) {

@@ -1,0 +1,130 @@
+#include <fmt/format.h>
+
+#include <memory>
+#include <vector>
+
+#include "convert/commands/commands.h"
+#include "convert/commands/folder_options.h"
+#include "convert/report/table.h"
+#include "convert/report/tensor_statistics.h"
+#include "formats/checkpoint.h"
+#include "formats/description.h"
+#include "formats/file.h"
+#include "formats/safetensors.h"
+#include "quant/kernels/thread_team.h"
+
+namespace llmq::convert {
+namespace {
+
+constexpr const char* kFooter =
+    "Examples:\n"
+    "  llmq inspect Qwen2.5-0.5B\n"
+    "  llmq inspect model.safetensors --stats";
+
+struct InspectOptions {
+  std::string path;
+  bool statistics = false;
+};
+
+/// The tensors of a folder or of one file; `file` keeps the mapping alive.
+struct TensorList {
+  std::vector<formats::MappedFile> file;
+  std::optional<formats::Checkpoint> checkpoint;
+  std::vector<formats::StoredTensor> tensors;
+};
+
+TensorList open_tensors(const std::filesystem::path& path) {
+  TensorList list;
+  if (std::filesystem::is_directory(path)) {
+    list.checkpoint = formats::Checkpoint::open(path);
+    list.tensors = list.checkpoint->tensors();
+    return list;
+  }
+  list.file.emplace_back(path);
+  const auto bytes = list.file.front().bytes();
+  const formats::SafetensorsHeader header = formats::parse_safetensors_header(bytes, path.string());
+  for (const formats::TensorEntry& entry : header.tensors) {
+    list.tensors.push_back({entry.name, entry.dtype, entry.shape,
+                            bytes.subspan(header.data_begin + entry.begin, entry.size_bytes()), 0});
+  }
+  return list;
+}
+
+formats::Json statistics_json(const TensorStatistics& statistics) {
+  formats::Json json = {{"min", statistics.min},
+                        {"max", statistics.max},
+                        {"mean", statistics.mean},
+                        {"deviation", statistics.deviation},
+                        {"zero_share", statistics.zero_share},
+                        {"non_finite", statistics.n_non_finite}};
+  if (statistics.entropy_bits) json["entropy_bits"] = *statistics.entropy_bits;
+  return json;
+}
+
+formats::Json inspect_json(const TensorList& list, const InspectOptions& options, int n_threads) {
+  formats::Json tensors = formats::Json::array();
+  uint64_t total_bytes = 0;
+  std::vector<TensorStatistics> statistics(list.tensors.size());
+  if (options.statistics) {
+    quant::ThreadTeam team(n_threads);
+    team.parallel_for(static_cast<int64_t>(list.tensors.size()), [&](int64_t i, int) {
+      statistics[static_cast<size_t>(i)] = tensor_statistics(list.tensors[static_cast<size_t>(i)]);
+    });
+  }
+  for (size_t i = 0; i < list.tensors.size(); ++i) {
+    const formats::StoredTensor& tensor = list.tensors[i];
+    formats::Json item = {{"name", tensor.name},
+                          {"dtype", formats::dtype_name(tensor.dtype)},
+                          {"shape", tensor.shape},
+                          {"size_bytes", tensor.bytes.size()}};
+    if (options.statistics) item["statistics"] = statistics_json(statistics[i]);
+    total_bytes += tensor.bytes.size();
+    tensors.push_back(std::move(item));
+  }
+  return {{"path", options.path}, {"size_bytes", total_bytes}, {"tensors", tensors}};
+}
+
+std::string inspect_text(const formats::Json& document, bool with_statistics) {
+  std::vector<std::string> heading{"tensor", "dtype", "shape", "bytes"};
+  if (with_statistics)
+    heading.insert(heading.end(), {"min", "max", "mean", "deviation", "zeros %", "entropy bits"});
+  Table table(heading);
+  for (const formats::Json& tensor : document["tensors"]) {
+    std::vector<std::string> cells{tensor["name"], tensor["dtype"], tensor["shape"].dump(),
+                                   fmt::to_string(tensor["size_bytes"].get<uint64_t>())};
+    if (with_statistics) {
+      const formats::Json& statistics = tensor["statistics"];
+      for (const char* key : {"min", "max", "mean", "deviation"})
+        cells.push_back(fmt::format("{:.5g}", statistics[key].get<double>()));
+      cells.push_back(fmt::format("{:.2f}", 100 * statistics["zero_share"].get<double>()));
+      cells.push_back(statistics.contains("entropy_bits")
+                          ? fmt::format("{:.3f}", statistics["entropy_bits"].get<double>())
+                          : "");
+    }
+    table.add(std::move(cells));
+  }
+  return table.text() + fmt::format("\n{} tensors, {}\n", document["tensors"].size(),
+                                    bytes_text(document["size_bytes"]));
+}
+
+}  // namespace
+
+void add_inspect_command(CLI::App& app, const ChooseAction& choose) {
+  CLI::App* command =
+      app.add_subcommand("inspect", "List the tensors of a folder or a safetensors file");
+  auto options = std::make_shared<InspectOptions>();
+  command->add_option("PATH", options->path, "Folder or .safetensors file")->required();
+  command->add_flag("--stats", options->statistics,
+                    "Read the values: extremes, mean, deviation, zeros, entropy of codes");
+  command->footer(kFooter);
+  command->callback([options, choose] {
+    choose([options](Console& console, const CommonOptions& common) {
+      const TensorList list = open_tensors(options->path);
+      const formats::Json document = inspect_json(list, *options, thread_count(common));
+      console.result(document, inspect_text(document, options->statistics));
+      return 0;
+    });
+  });
+}
+
+}  // namespace llmq::convert

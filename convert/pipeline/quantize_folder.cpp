@@ -1,0 +1,335 @@
+#include "convert/pipeline/quantize_folder.h"
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <chrono>
+
+#include "convert/interrupt.h"
+#include "convert/pipeline/journal.h"
+#include "convert/pipeline/output_layout.h"
+#include "convert/pipeline/plan.h"
+#include "convert/pipeline/side_files.h"
+#include "convert/pipeline/stream.h"
+#include "convert/report/memory.h"
+#include "convert/verify/conformance.h"
+#include "formats/description.h"
+#include "formats/error.h"
+#include "formats/staging.h"
+#include "quant/kernels/cpu.h"
+
+namespace llmq::convert {
+namespace {
+
+using formats::Json;
+namespace fs = std::filesystem;
+
+/// Bytes of the source that the kernel is asked to read ahead of the unit being worked on.
+constexpr uint64_t kPrefetchBytes = uint64_t{512} << 20;
+/// Units are recorded in the journal when this much has been written since the last record: each
+/// record waits for the disk.
+constexpr uint64_t kRecordBytes = uint64_t{1} << 30;
+
+/// Everything that decides the bytes written.
+Json fingerprint(const FolderJob& job, const FolderPlan& plan) {
+  Json files = Json::array();
+  for (const std::string& name : plan.source.files()) {
+    const fs::path path = job.source / name;
+    files.push_back({{"name", name},
+                     {"size_bytes", fs::file_size(path)},
+                     {"modified", fs::last_write_time(path).time_since_epoch().count()}});
+  }
+  return {{"version", LLMQ_VERSION},
+          {"files", files},
+          {"config", plan.config_document},
+          {"recipe", recipe_json(plan.recipe)},
+          {"dtype", formats::dtype_name(plan.ledger.model_dtype)},
+          {"keep_tied", job.ledger.keep_tied},
+          {"stem", plan.naming.stem},
+          {"part_size_bytes", job.part_size_bytes}};
+}
+
+Json description_of(const FolderPlan& plan) {
+  formats::Description description;
+  description.model_quant_type = formats::scheme_row(plan.recipe.main_scheme()).tag;
+  description.version = "1.0.0";
+  for (const RecipeRule& rule : plan.recipe.rules) {
+    if (rule.group_size > 0) description.group_size = rule.group_size;
+  }
+  for (const LedgerEntry& entry : plan.ledger.entries) {
+    for (const OutputModule& output : entry.outputs) {
+      for (const OutputTensor& tensor : output.tensors) {
+        description.tensors.emplace_back(tensor.name, formats::scheme_row(tensor.scheme).tag);
+      }
+    }
+  }
+  return formats::description_json(description);
+}
+
+Json rewritten_config(const FolderJob& job, const FolderPlan& plan) {
+  Json changes = {{"torch_dtype", formats::torch_dtype_name(plan.ledger.model_dtype)}};
+  std::vector<std::string> removed{"quantization_config", "compression_config"};
+  if (plan.config_document.contains("dtype") && !plan.config_document.contains("torch_dtype"))
+    removed.emplace_back("dtype");
+  if (job.recipe) {
+    const formats::SchemeRow& scheme = formats::scheme_row(plan.recipe.main_scheme());
+    changes["quantize"] = scheme.quantize;
+    changes["quantization_config"] = {{"group_size", 0}};
+    if (scheme.scheme == formats::Scheme::kW8A16) changes["quantization"] = {{"group_size", 0}};
+  }
+  return formats::rewrite_config(plan.config_document, changes, removed);
+}
+
+void check_disk_space(const FolderJob& job, uint64_t needed_bytes) {
+  constexpr uint64_t kReserveBytes = uint64_t{16} << 20;
+  const uint64_t free_bytes = formats::free_disk_bytes(job.destination);
+  if (free_bytes >= needed_bytes + kReserveBytes) return;
+  throw formats::Error(
+      formats::ErrorCode::kIo,
+      fmt::format(
+          "the disk of {} has {} free, but {} are needed; free some space or choose another "
+          "destination",
+          job.destination.string(), bytes_text(free_bytes),
+          bytes_text(needed_bytes + kReserveBytes)));
+}
+
+/// Writes one planned folder into its staging folder.
+class FolderRun {
+ public:
+  FolderRun(const FolderJob& job, const FolderPlan& plan, Console& console)
+      : job_(job),
+        plan_(plan),
+        console_(console),
+        layout_(plan.ledger, plan.naming),
+        begins_(plan.ledger.unit_begins()),
+        results_(plan.ledger.entries.size(), Json::object()),
+        team_(job.n_threads) {}
+
+  /// Per-entry results, in ledger order.
+  const std::vector<Json>& run(formats::StagingFolder& staging) {
+    Journal journal(staging.path(), fingerprint(job_, plan_), job_.may_resume);
+    if (journal.is_resumed() && !sizes_match(staging.path())) {
+      throw formats::Error(
+          formats::ErrorCode::kIo,
+          staging.path().string() +
+              ": the files of the interrupted run have changed; give --no-resume to start over");
+    }
+    const auto mode = journal.is_resumed() ? formats::OutputFile::Mode::kReopen
+                                           : formats::OutputFile::Mode::kCreate;
+    const OutputFiles files(layout_, staging.path(), mode);
+    if (journal.is_resumed()) console_.info("going on where the interrupted run stopped");
+    stream(files, journal);
+    files.sync();
+    write_companions(staging.path());
+    journal.remove();
+    return results_;
+  }
+
+  [[nodiscard]] const OutputLayout& layout() const { return layout_; }
+  [[nodiscard]] quant::ThreadTeam& team() { return team_; }
+
+ private:
+  [[nodiscard]] bool sizes_match(const fs::path& folder) const {
+    for (const OutputLayout::File& file : layout_.files()) {
+      std::error_code error;
+      if (fs::file_size(folder / file.name, error) != file.size_bytes || error) return false;
+    }
+    return true;
+  }
+
+  void stream(const OutputFiles& files, Journal& journal) {
+    const uint64_t total_bytes = plan_.ledger.source_bytes();
+    std::atomic<uint64_t> done_bytes{0};
+    const auto on_bytes = [&](uint64_t n) {
+      done_bytes += n;
+      console_.progress(job_.recipe ? "quantizing" : "converting", done_bytes, total_bytes);
+    };
+    std::vector<std::pair<size_t, Json>> unrecorded;
+    uint64_t unrecorded_bytes = 0;
+    const auto record = [&] {
+      if (unrecorded.empty()) return;
+      files.sync();
+      for (const auto& [unit, result] : unrecorded) journal.record(unit, result);
+      unrecorded.clear();
+      unrecorded_bytes = 0;
+    };
+    try {
+      for (size_t unit = 0; unit + 1 < begins_.size(); ++unit) {
+        if (const Json* finished = journal.finished(unit)) {
+          keep_results(unit, *finished);
+          on_bytes(unit_bytes(unit));
+          continue;
+        }
+        prefetch_after(unit);
+        Json result = stream_unit(entries_of(unit), layout_, files, team_, plan_.ledger.model_dtype,
+                                  on_bytes);
+        keep_results(unit, result);
+        unrecorded.emplace_back(unit, std::move(result));
+        unrecorded_bytes += unit_bytes(unit);
+        if (unrecorded_bytes >= kRecordBytes) record();
+      }
+    } catch (const formats::Error& error) {
+      if (error.code() == formats::ErrorCode::kInterrupted) record();
+      throw;
+    }
+    console_.end_progress();
+  }
+
+  [[nodiscard]] std::span<const LedgerEntry> entries_of(size_t unit) const {
+    return std::span(plan_.ledger.entries)
+        .subspan(begins_[unit], begins_[unit + 1] - begins_[unit]);
+  }
+
+  [[nodiscard]] uint64_t unit_bytes(size_t unit) const {
+    uint64_t total = 0;
+    for (const LedgerEntry& entry : entries_of(unit)) total += entry.source->bytes.size();
+    return total;
+  }
+
+  void prefetch_after(size_t unit) const {
+    uint64_t ahead = 0;
+    for (size_t next = unit + 1; next + 1 < begins_.size() && ahead < kPrefetchBytes; ++next) {
+      for (const LedgerEntry& entry : entries_of(next)) {
+        const uint64_t n = std::min<uint64_t>(entry.source->bytes.size(),
+                                              kPrefetchBytes - std::min(ahead, kPrefetchBytes));
+        formats::MappedFile::prefetch(entry.source->bytes.first(n));
+        ahead += n;
+      }
+    }
+  }
+
+  void keep_results(size_t unit, const Json& unit_results) {
+    for (size_t i = begins_[unit]; i < begins_[unit + 1]; ++i)
+      results_[i] = unit_results.at(i - begins_[unit]);
+  }
+
+  void write_companions(const fs::path& folder) const {
+    formats::write_text_file(folder / "config.json", rewritten_config(job_, plan_).dump(2) + "\n");
+    if (!layout_.index_name().empty()) {
+      formats::write_text_file(folder / layout_.index_name(), layout_.index_json().dump(2) + "\n");
+    }
+    if (job_.recipe) {
+      formats::write_text_file(folder / formats::kDescriptionFile,
+                               description_of(plan_).dump(2) + "\n");
+    }
+    for (const std::string& name : side_files(job_.source)) {
+      formats::copy_file_synced(job_.source / name, folder / name);
+    }
+  }
+
+  const FolderJob& job_;
+  const FolderPlan& plan_;
+  Console& console_;
+  OutputLayout layout_;
+  std::vector<size_t> begins_;
+  std::vector<Json> results_;
+  quant::ThreadTeam team_;
+};
+
+int64_t parameter_count(const Ledger& ledger) {
+  int64_t total = 0;
+  for (const LedgerEntry& entry : ledger.entries)
+    total += formats::shape_elements(entry.source->shape);
+  return total;
+}
+
+Json make_report(const FolderJob& job, const FolderPlan& plan, const std::vector<Json>& results) {
+  Json report = {{"llmq_version", LLMQ_VERSION},
+                 {"instruction_set", quant::isa_name(quant::active_isa())},
+                 {"threads", job.n_threads},
+                 {"source", job.source.string()},
+                 {"destination", job.destination.string()},
+                 {"dry_run", job.dry_run},
+                 {"recipe", recipe_json(plan.recipe)},
+                 {"model_type", plan.config.model_type},
+                 {"dtype", formats::torch_dtype_name(plan.ledger.model_dtype)},
+                 {"warnings", plan.ledger.warnings}};
+  const uint64_t output_bytes = plan.ledger.output_bytes();
+  report["totals"] = {{"parameters", parameter_count(plan.ledger)},
+                      {"source_bytes", plan.ledger.source_bytes()},
+                      {"output_bytes", output_bytes},
+                      {"bits_per_weight", 8.0 * static_cast<double>(output_bytes) /
+                                              static_cast<double>(std::max<int64_t>(
+                                                  1, parameter_count(plan.ledger)))}};
+  report["tensors"] = ledger_json(plan.ledger);
+  for (size_t i = 0; i < results.size(); ++i) {
+    for (const auto& [key, value] : results[i].items()) report["tensors"][i][key] = value;
+  }
+  return report;
+}
+
+void tell_warnings(const FolderPlan& plan, const std::vector<Json>& results, Console& console) {
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (!results[i].contains("near_overflow")) continue;
+    console.warn(
+        fmt::format("tensor {} has {} values up to {:.6g}, {}", plan.ledger.entries[i].source->name,
+                    results[i]["near_overflow"].get<int64_t>(), results[i]["absmax"].get<double>(),
+                    results[i]["advice"].get<std::string>()));
+  }
+}
+
+void add_run_figures(Json& report, double seconds, const MemorySampler& memory) {
+  Json& totals = report["totals"];
+  totals["seconds"] = seconds;
+  totals["bytes_per_second"] = static_cast<uint64_t>(
+      static_cast<double>(totals["source_bytes"].get<uint64_t>()) / std::max(seconds, 1e-9));
+  totals["peak_memory_bytes"] = memory.peak().private_bytes;
+  totals["peak_mapped_bytes"] = memory.peak().mapped_bytes;
+}
+
+/// The written folder must obey every rule before it may appear.
+Json require_conformance(const fs::path& folder, quant::ThreadTeam& team) {
+  const Json conformance = conformance_json(check_conformance(folder, std::nullopt, team));
+  for (const Json& rule : conformance["rules"]) {
+    if (rule["ok"].get<bool>()) continue;
+    throw formats::Error(
+        formats::ErrorCode::kInternal,
+        fmt::format("the files written break the rule {}: {}", rule["name"].get<std::string>(),
+                    rule["detail"].get<std::string>()));
+  }
+  return conformance;
+}
+
+}  // namespace
+
+Json run_folder_job(const FolderJob& job, Console& console) {
+  const auto started = std::chrono::steady_clock::now();
+  const MemorySampler memory;
+  const FolderPlan plan = make_folder_plan(job);
+  formats::check_destination(job.destination, job.source, job.force);
+  for (const std::string& warning : plan.ledger.warnings) console.warn(warning);
+  if (!plan.recipe.caveat.empty()) console.warn(plan.recipe.caveat);
+  const std::vector<Json> nothing_done(plan.ledger.entries.size(), Json::object());
+  if (job.dry_run) return make_report(job, plan, nothing_done);
+
+  FolderRun run(job, plan, console);
+  check_disk_space(job, run.layout().size_bytes());
+  formats::StagingFolder staging(job.destination, job.source, job.force);
+  try {
+    const std::vector<Json>& results = run.run(staging);
+    throw_if_interrupted();
+    Json report = make_report(job, plan, results);
+    report["conformance"] = require_conformance(staging.path(), run.team());
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - started;
+    add_run_figures(report, elapsed.count(), memory);
+    formats::write_text_file(staging.path() / "llmq_report.json", report.dump(2) + "\n");
+    throw_if_interrupted();
+    staging.commit();
+    tell_warnings(plan, results, console);
+    return report;
+  } catch (const formats::Error& error) {
+    if (error.code() == formats::ErrorCode::kInterrupted && job.may_resume)
+      staging.keep_for_resume();
+    throw;
+  }
+}
+
+formats::DType source_dtype(const fs::path& source) {
+  const formats::Checkpoint checkpoint = formats::Checkpoint::open(source);
+  for (const formats::StoredTensor& tensor : checkpoint.tensors()) {
+    if (tensor.shape.size() == 2 && formats::is_weight_float(tensor.dtype)) return tensor.dtype;
+  }
+  throw formats::bad_input(source.string() + ": holds no float matrix");
+}
+
+}  // namespace llmq::convert

@@ -1,0 +1,299 @@
+#include "convert/pipeline/stream.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "convert/interrupt.h"
+#include "formats/error.h"
+#include "formats/file.h"
+#include "quant/affine.h"
+#include "quant/kernels/rounding/rounding.h"
+
+namespace llmq::convert {
+namespace {
+
+using formats::DType;
+using formats::Json;
+using formats::Scheme;
+
+/// Large enough that a write call costs nothing, small enough that blocks spread evenly over
+/// threads.
+constexpr uint64_t kBlockBytes = uint64_t{4} << 20;
+
+/// Weights that engines hold in float16 and that are above this share of its range are worth a
+/// word.
+constexpr const char* kNearOverflowAdvice =
+    "close to float16's limit of 65504; prefer --dtype bfloat16";
+
+/// A run of rows of one entry.
+struct Block {
+  size_t entry_index = 0;
+  int64_t first_row = 0;
+  int64_t n_rows = 0;
+};
+
+/// What a block did, merged in block order afterwards.
+struct BlockResult {
+  quant::Distortion distortion;
+  int64_t n_subnormal_scales = 0;
+  int64_t n_near_overflow = 0;
+  float absmax = 0.0F;
+};
+
+/// Scales and offsets of a quantized entry, gathered from its blocks and written once.
+struct EntryScales {
+  std::vector<float> scales;
+  std::vector<float> offsets;
+};
+
+/// A tensor as rows: a matrix as it is, anything else as rows of at most a block.
+struct RowExtents {
+  int64_t n_rows = 0;
+  int64_t n_cols = 0;
+};
+
+RowExtents row_extents(const formats::StoredTensor& tensor) {
+  if (tensor.shape.size() == 2) return {tensor.shape[0], tensor.shape[1]};
+  return {1, formats::shape_elements(tensor.shape)};
+}
+
+/// Throws Error{kBadInput} naming the first value of a float tensor that is NaN or infinite.
+void require_finite(const formats::StoredTensor& tensor) {
+  const auto [n_rows, n_cols] = row_extents(tensor);
+  const quant::MatrixView rows(tensor.dtype, tensor.bytes, n_rows, n_cols);
+  const auto range = quant::rounding_kernels().range[quant::float_type_index(tensor.dtype)];
+  for (int64_t row = 0; row < n_rows; ++row) {
+    quant::RowRange extremes{};
+    range(rows.row(row), n_cols, &extremes);
+    if (extremes.first_non_finite < 0) continue;
+    throw formats::bad_input(
+        fmt::format("tensor {}: the value in row {}, column {} is NaN or infinite; the model is "
+                    "damaged, download it again",
+                    tensor.name, row, extremes.first_non_finite));
+  }
+}
+
+std::vector<Block> make_blocks(std::span<const LedgerEntry> entries) {
+  std::vector<Block> blocks;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (entries[i].outputs.empty()) continue;
+    const auto [n_rows, n_cols] = row_extents(*entries[i].source);
+    const uint64_t row_bytes =
+        static_cast<uint64_t>(n_cols) * formats::dtype_size_bytes(entries[i].source->dtype);
+    const auto rows_a_block =
+        static_cast<int64_t>(std::max<uint64_t>(1, kBlockBytes / std::max<uint64_t>(1, row_bytes)));
+    for (int64_t row = 0; row < n_rows; row += rows_a_block) {
+      blocks.push_back({i, row, std::min(rows_a_block, n_rows - row)});
+    }
+  }
+  return blocks;
+}
+
+/// One unit being streamed.
+class UnitStream {
+ public:
+  UnitStream(std::span<const LedgerEntry> entries, const OutputLayout& layout,
+             const OutputFiles& files, quant::ThreadTeam& team, DType scale_dtype)
+      : entries_(entries),
+        layout_(layout),
+        files_(files),
+        team_(team),
+        blocks_(make_blocks(entries)),
+        results_(blocks_.size()),
+        scales_(entries.size()),
+        cast_buffers_(static_cast<size_t>(team.n_threads())),
+        scale_dtype_(scale_dtype) {}
+
+  Json run(const std::function<void(uint64_t)>& on_bytes) {
+    reserve_scales();
+    team_.parallel_for(static_cast<int64_t>(blocks_.size()), [&](int64_t index, int thread_index) {
+      throw_if_interrupted();
+      const auto block_index = static_cast<size_t>(index);
+      run_block(blocks_[block_index], results_[block_index],
+                cast_buffers_[static_cast<size_t>(thread_index)]);
+      const std::span<const std::byte> source = block_bytes(blocks_[block_index]);
+      formats::MappedFile::release(source);
+      on_bytes(source.size());
+    });
+    write_scales();
+    return entry_results();
+  }
+
+ private:
+  [[nodiscard]] std::span<const std::byte> block_bytes(const Block& block) const {
+    const formats::StoredTensor& source = *entries_[block.entry_index].source;
+    const uint64_t row_bytes =
+        static_cast<uint64_t>(row_extents(source).n_cols) * formats::dtype_size_bytes(source.dtype);
+    return source.bytes.subspan(static_cast<size_t>(block.first_row) * row_bytes,
+                                static_cast<size_t>(block.n_rows) * row_bytes);
+  }
+
+  void reserve_scales() {
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      for (const OutputModule& output : entries_[i].outputs) {
+        if (output.rule.scheme == Scheme::kFloat) continue;
+        const auto [n_rows, n_cols] = row_extents(*entries_[i].source);
+        const int64_t n_groups = output.rule.group_size > 0 ? n_cols / output.rule.group_size : 1;
+        scales_[i].scales.resize(static_cast<size_t>(n_rows * n_groups));
+        scales_[i].offsets.resize(scales_[i].scales.size());
+      }
+    }
+  }
+
+  void run_block(const Block& block, BlockResult& result, std::vector<std::byte>& buffer) {
+    const LedgerEntry& entry = entries_[block.entry_index];
+    for (const OutputModule& output : entry.outputs) {
+      try {
+        if (output.rule.scheme == Scheme::kFloat) {
+          cast_block(block, output.tensors.front(), result, buffer);
+        } else {
+          quantize_block(block, output, result);
+        }
+      } catch (const formats::Error& error) {
+        if (error.code() != formats::ErrorCode::kBadInput) throw;
+        require_finite(*entry.source);
+        throw error.with_context("tensor " + entry.source->name);
+      }
+    }
+  }
+
+  void quantize_block(const Block& block, const OutputModule& output, BlockResult& result) {
+    const formats::StoredTensor& source = *entries_[block.entry_index].source;
+    const auto [n_rows, n_cols] = row_extents(source);
+    const quant::MatrixView rows(source.dtype, block_bytes(block), block.n_rows, n_cols);
+    quant::AffineSpec spec;
+    spec.format = {8, output.rule.symmetric, scale_dtype_};
+    if (output.rule.group_size > 0) {
+      spec.granularity = quant::Granularity::kGroup;
+      spec.group_size = output.rule.group_size;
+    }
+    const quant::AffineMatrix matrix = quant::quantize_affine(rows, spec, team_);
+    files_.write(layout_.place_of(output.tensors.front().name),
+                 static_cast<uint64_t>(block.first_row * n_cols),
+                 std::as_bytes(std::span(matrix.codes)));
+    const auto first = static_cast<std::ptrdiff_t>(block.first_row * matrix.n_groups);
+    EntryScales& scales = scales_[block.entry_index];
+    std::copy(matrix.scales.begin(), matrix.scales.end(), scales.scales.begin() + first);
+    std::copy(matrix.offsets.begin(), matrix.offsets.end(), scales.offsets.begin() + first);
+    result.distortion.merge(matrix.distortion);
+    result.n_subnormal_scales += matrix.n_subnormal_scales;
+  }
+
+  void cast_block(const Block& block, const OutputTensor& to, BlockResult& result,
+                  std::vector<std::byte>& buffer) {
+    const formats::StoredTensor& source = *entries_[block.entry_index].source;
+    const std::span<const std::byte> bytes = block_bytes(block);
+    const size_t from_size = formats::dtype_size_bytes(source.dtype);
+    const uint64_t offset_elements =
+        static_cast<uint64_t>(block.first_row) * static_cast<uint64_t>(row_extents(source).n_cols);
+    const uint64_t offset_bytes = offset_elements * formats::dtype_size_bytes(to.dtype);
+    if (!formats::is_weight_float(source.dtype)) {
+      files_.write(layout_.place_of(to.name), offset_bytes, bytes);
+      return;
+    }
+    const auto n_elements = static_cast<int64_t>(bytes.size() / from_size);
+    buffer.resize(static_cast<size_t>(n_elements) * formats::dtype_size_bytes(to.dtype));
+    quant::CastReport report{};
+    const quant::RoundingKernels& kernels = quant::rounding_kernels();
+    kernels.cast[quant::float_type_index(source.dtype)][quant::float_type_index(to.dtype)](
+        bytes.data(), n_elements, buffer.data(), &report);
+    check_cast(block, to, report);
+    files_.write(layout_.place_of(to.name), offset_bytes, buffer);
+    result.n_near_overflow += report.n_near_overflow;
+    result.absmax = std::max(result.absmax, report.absmax);
+  }
+
+  void check_cast(const Block& block, const OutputTensor& to,
+                  const quant::CastReport& report) const {
+    if (report.first_non_finite >= 0) require_finite(*entries_[block.entry_index].source);
+    if (report.n_overflow == 0) return;
+    throw formats::bad_input(
+        fmt::format("{} values up to {:.6g} would become infinite in {}; use --dtype bfloat16",
+                    report.n_overflow, report.absmax, formats::torch_dtype_name(to.dtype)));
+  }
+
+  void write_scales() const {
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      for (const OutputModule& output : entries_[i].outputs) {
+        for (const OutputTensor& tensor : output.tensors) {
+          const bool is_scale = tensor.name.ends_with(".weight_scale");
+          if (!is_scale && !tensor.name.ends_with(".weight_offset")) continue;
+          const std::vector<float>& values = is_scale ? scales_[i].scales : scales_[i].offsets;
+          files_.write(layout_.place_of(tensor.name), 0, std::as_bytes(std::span(values)));
+        }
+      }
+    }
+  }
+
+  [[nodiscard]] Json entry_results() const {
+    std::vector<BlockResult> merged(entries_.size());
+    for (size_t i = 0; i < blocks_.size(); ++i) {
+      BlockResult& to = merged[blocks_[i].entry_index];
+      to.distortion.merge(results_[i].distortion);
+      to.n_subnormal_scales += results_[i].n_subnormal_scales;
+      to.n_near_overflow += results_[i].n_near_overflow;
+      to.absmax = std::max(to.absmax, results_[i].absmax);
+    }
+    Json list = Json::array();
+    for (const BlockResult& result : merged) list.push_back(result_json(result));
+    return list;
+  }
+
+  static Json result_json(const BlockResult& result) {
+    Json json = Json::object();
+    if (result.distortion.n > 0) {
+      const double sqnr = result.distortion.sqnr_db();
+      json["sqnr_db"] = std::isfinite(sqnr) ? Json(sqnr) : Json(nullptr);
+      json["max_error"] = result.distortion.max_abs_error;
+      json["clipped_share"] = result.distortion.clipped_share();
+      json["zero_share"] = result.distortion.zero_share();
+      if (result.n_subnormal_scales > 0) json["subnormal_scales"] = result.n_subnormal_scales;
+    }
+    if (result.n_near_overflow > 0) {
+      json["near_overflow"] = result.n_near_overflow;
+      json["absmax"] = result.absmax;
+      json["advice"] = kNearOverflowAdvice;
+    }
+    return json;
+  }
+
+  std::span<const LedgerEntry> entries_;
+  const OutputLayout& layout_;
+  const OutputFiles& files_;
+  quant::ThreadTeam& team_;
+  std::vector<Block> blocks_;
+  std::vector<BlockResult> results_;
+  std::vector<EntryScales> scales_;
+  std::vector<std::vector<std::byte>> cast_buffers_;
+  DType scale_dtype_;
+};
+
+}  // namespace
+
+uint64_t stream_buffer_bytes(const Ledger& ledger, int n_threads) {
+  // A block of codes and one of cast values per thread, and the scales of the largest unit.
+  uint64_t largest_row = 0;
+  uint64_t largest_unit = 0;
+  const std::vector<size_t> begins = ledger.unit_begins();
+  for (size_t unit = 0; unit + 1 < begins.size(); ++unit) {
+    uint64_t unit_rows = 0;
+    for (size_t i = begins[unit]; i < begins[unit + 1]; ++i) {
+      const auto [n_rows, n_cols] = row_extents(*ledger.entries[i].source);
+      largest_row = std::max(largest_row, static_cast<uint64_t>(n_cols) * 4);
+      unit_rows += static_cast<uint64_t>(n_rows);
+    }
+    largest_unit = std::max(largest_unit, unit_rows * 2 * sizeof(float));
+  }
+  return static_cast<uint64_t>(n_threads) * 2 * std::max(kBlockBytes, largest_row) + largest_unit;
+}
+
+Json stream_unit(std::span<const LedgerEntry> entries, const OutputLayout& layout,
+                 const OutputFiles& files, quant::ThreadTeam& team, formats::DType model_dtype,
+                 const std::function<void(uint64_t)>& on_bytes) {
+  return UnitStream(entries, layout, files, team, model_dtype).run(on_bytes);
+}
+
+}  // namespace llmq::convert

@@ -1,0 +1,197 @@
+#include "convert/verify/conformance.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "convert/verify/folder_view.h"
+#include "convert/verify/tensor_rules.h"
+#include "formats/error.h"
+
+namespace llmq::convert {
+namespace {
+
+using formats::Json;
+using formats::Scheme;
+using formats::StoredTensor;
+
+RuleResult rule_description(const FolderView& folder) {
+  RuleResult result{"description-covers-tensors"};
+  if (!folder.description()) {
+    result.detail = "a float folder; there is no description file";
+    if (!folder.config().quantize.empty()) {
+      fail(result, fmt::format("config.json says quantize \"{}\", but there is no {}",
+                               folder.config().quantize, formats::kDescriptionFile));
+    }
+    return result;
+  }
+  for (const StoredTensor& tensor : folder.checkpoint().tensors()) {
+    if (folder.tag_of(tensor.name).empty())
+      fail(result, fmt::format("tensor {} is not in the description", tensor.name));
+  }
+  for (const auto& [name, tag] : folder.description()->tensors) {
+    if (folder.checkpoint().find(name) == nullptr) {
+      fail(result,
+           fmt::format("the description names tensor {}, which no weight file holds", name));
+    }
+  }
+  if (result.ok) result.detail = fmt::format("{} tensors", folder.description()->tensors.size());
+  return result;
+}
+
+/// The tensors of the table that are neither there nor tied to one that is.
+void require_expected_tensors(const FolderView& folder, RuleResult& result) {
+  const auto expected =
+      formats::expected_tensors(formats::architecture_of(folder.config()), folder.config());
+  for (const formats::ExpectedTensor& tensor : expected) {
+    const StoredTensor* stored = folder.checkpoint().find(tensor.name);
+    if (stored == nullptr) {
+      if (tensor.is_required) fail(result, fmt::format("tensor {} is missing", tensor.name));
+      continue;
+    }
+    const std::string_view tag = folder.tag_of(tensor.name);
+    const bool is_float = tag.empty() || tag == "FLOAT";
+    if (is_float && stored->shape != tensor.shape) {
+      fail(result,
+           fmt::format("tensor {} has shape {}, config.json asks for {}", tensor.name,
+                       formats::shape_string(stored->shape), formats::shape_string(tensor.shape)));
+    }
+  }
+}
+
+RuleResult rule_scheme_tensors(const FolderView& folder) {
+  RuleResult result{"scheme-tensors"};
+  require_expected_tensors(folder, result);
+  std::map<std::string_view, int> counts;
+  for (const LinearView& linear : folder.linears()) {
+    check_scheme_tensors(folder, linear, result);
+    ++counts[formats::scheme_row(linear.scheme).tag];
+  }
+  if (result.ok) {
+    for (const auto& [tag, count] : counts) {
+      result.detail +=
+          fmt::format("{}{} linears {}", result.detail.empty() ? "" : ", ", count, tag);
+    }
+  }
+  return result;
+}
+
+/// Linears of one layer and expert that engines load as one matrix.
+using GroupKey = std::tuple<int64_t, int64_t, formats::FusedGroup>;
+
+std::map<GroupKey, std::vector<const LinearView*>> fused_groups(const FolderView& folder) {
+  std::map<GroupKey, std::vector<const LinearView*>> groups;
+  for (const LinearView& linear : folder.linears()) {
+    groups[{linear.expected->layer, linear.expected->expert, linear.expected->row->group}]
+        .push_back(&linear);
+  }
+  return groups;
+}
+
+RuleResult rule_fused_groups(const FolderView& folder) {
+  RuleResult result{"fused-groups"};
+  size_t n_groups = 0;
+  for (const auto& [key, linears] : fused_groups(folder)) {
+    if (linears.size() < 2) continue;
+    ++n_groups;
+    for (const LinearView* linear : linears) {
+      if (linear->scheme != linears.front()->scheme) {
+        fail(result,
+             fmt::format("{} is {} but {} is {}; engines load them as one matrix",
+                         linears.front()->module, formats::scheme_row(linears.front()->scheme).tag,
+                         linear->module, formats::scheme_row(linear->scheme).tag));
+      }
+      for (const char* suffix : {".input_scale", ".input_offset"}) {
+        const StoredTensor* first = folder.checkpoint().find(linears.front()->module + suffix);
+        const StoredTensor* other = folder.checkpoint().find(linear->module + suffix);
+        if (first == nullptr || other == nullptr || std::ranges::equal(first->bytes, other->bytes))
+          continue;
+        fail(result, fmt::format("{}{} differs from that of {}", linear->module, suffix,
+                                 linears.front()->module));
+      }
+    }
+  }
+  if (result.ok) result.detail = fmt::format("{} groups", n_groups);
+  return result;
+}
+
+RuleResult rule_config(const FolderView& folder) {
+  RuleResult result{"config-coherent"};
+  const Json& config = folder.config_document();
+  const auto left_over = config.find("quantization_config");
+  if (left_over != config.end() && left_over->is_object() && left_over->contains("quant_method")) {
+    fail(result,
+         "config.json still has the quantization_config of another tool; engines would follow it");
+  }
+  if (!folder.description()) {
+    if (result.ok) result.detail = "float folder";
+    return result;
+  }
+  if (!config.contains("torch_dtype")) fail(result, "config.json has no torch_dtype");
+  if (folder.model_dtype() == formats::DType::kF32)
+    fail(result, "torch_dtype float32; engines run float16 or bfloat16");
+  std::string quantize = folder.description()->model_quant_type;
+  std::transform(quantize.begin(), quantize.end(), quantize.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  if (!folder.config().quantize.empty() && folder.config().quantize != quantize) {
+    fail(result, fmt::format("config.json says quantize \"{}\", the description \"{}\"",
+                             folder.config().quantize, quantize));
+  }
+  if (result.ok) {
+    result.detail = fmt::format("quantize {}, torch_dtype {}", quantize,
+                                formats::torch_dtype_name(folder.model_dtype()));
+  }
+  return result;
+}
+
+RuleResult rule_index(const FolderView& folder) {
+  RuleResult result{"index-coherent"};
+  const formats::Checkpoint& checkpoint = folder.checkpoint();
+  if (!checkpoint.index_file()) {
+    result.detail = "one weight file, no index";
+    return result;
+  }
+  // Opening the folder has compared every name; the total is left.
+  const Json index = formats::read_json_file(checkpoint.folder() / *checkpoint.index_file());
+  const Json total = index.value("metadata", Json::object()).value("total_size", Json());
+  if (total.is_number_unsigned() && total.get<uint64_t>() != checkpoint.size_bytes()) {
+    fail(result, fmt::format("{} says total_size {}, the files hold {}", *checkpoint.index_file(),
+                             total.dump(), checkpoint.size_bytes()));
+  }
+  if (result.ok) result.detail = fmt::format("{} files", checkpoint.files().size());
+  return result;
+}
+
+}  // namespace
+
+std::vector<RuleResult> check_conformance(const std::filesystem::path& folder_path,
+                                          const std::optional<std::filesystem::path>& source,
+                                          quant::ThreadTeam& team) {
+  const FolderView folder(folder_path);
+  std::vector<RuleResult> rules;
+  rules.push_back(rule_description(folder));
+  rules.push_back(rule_scheme_tensors(folder));
+  rules.push_back(rule_fused_groups(folder));
+  for (RuleResult& rule : check_values(folder, team)) rules.push_back(std::move(rule));
+  rules.push_back(rule_config(folder));
+  rules.push_back(rule_index(folder));
+  if (source) {
+    for (RuleResult& rule : check_against_source(folder, *source, team))
+      rules.push_back(std::move(rule));
+  }
+  return rules;
+}
+
+Json conformance_json(const std::vector<RuleResult>& rules) {
+  Json list = Json::array();
+  bool ok = true;
+  for (const RuleResult& rule : rules) {
+    ok = ok && rule.ok;
+    list.push_back({{"name", rule.name}, {"ok", rule.ok}, {"detail", rule.detail}});
+  }
+  return {{"ok", ok}, {"rules", list}};
+}
+
+}  // namespace llmq::convert
