@@ -108,14 +108,8 @@ OutputFile::OutputFile(const std::filesystem::path& path, uint64_t size_bytes, M
   fd_ = ::open(path.c_str(), flags, 0644);
   if (fd_ < 0) throw io_error("cannot create " + path.string(), errno);
   if (mode == Mode::kReopen || size_bytes == 0) return;
-  // Reservation finds a full disk before any work is done. File systems without it (EOPNOTSUPP,
-  // EINVAL) only get their length set.
-  if (::fallocate(fd_, 0, 0, static_cast<off_t>(size_bytes)) == 0) return;
+  if (::ftruncate(fd_, static_cast<off_t>(size_bytes)) == 0) return;
   const int saved_errno = errno;
-  if ((saved_errno == EOPNOTSUPP || saved_errno == EINVAL || saved_errno == ENOSYS) &&
-      ::ftruncate(fd_, static_cast<off_t>(size_bytes)) == 0) {
-    return;
-  }
   ::close(fd_);
   throw write_error(path, saved_errno);
 }

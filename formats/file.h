@@ -43,9 +43,8 @@ class OutputFile {
  public:
   enum class Mode { kCreate, kReopen };
 
-  /// kCreate makes the file with `size_bytes` of reserved room (so that a full disk is seen at once
-  /// where the file system can reserve); kReopen continues one that has that size already. Throws
-  /// Error{kIo}.
+  /// kCreate makes the file with a length of `size_bytes`, unwritten parts being zero; kReopen
+  /// continues one that has that size already. Throws Error{kIo}.
   OutputFile(const std::filesystem::path& path, uint64_t size_bytes, Mode mode = Mode::kCreate);
   ~OutputFile();
   OutputFile(OutputFile&& other) noexcept;
