@@ -26,6 +26,7 @@ std::string refusal(const char* forced) {
 
 TEST(IsaChoice, NamesAreTheSpellingsOfTheEnvironmentVariable) {
   std::vector<std::string_view> names;
+  names.reserve(kAllIsas.size());
   for (Isa isa : kAllIsas) names.push_back(isa_name(isa));
   EXPECT_THAT(names, testing::ElementsAre("scalar", "avx2", "avxvnni", "avx512vnni", "amx"));
 }
