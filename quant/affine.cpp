@@ -5,6 +5,8 @@
 #include <limits>
 #include <string>
 
+#include <fmt/format.h>
+
 #include "formats/error.h"
 #include "formats/float16.h"
 
@@ -42,6 +44,10 @@ struct Layout {
         n_groups(spec.n_groups(matrix.n_cols())),
         group_cols(spec.granularity == Granularity::kGroup ? spec.group_size : matrix.n_cols()) {
     check_bits(format.n_bits);
+    if (matrix.n_cols() == 0 && matrix.n_rows() > 0) {
+      throw formats::bad_input("a matrix of " + std::to_string(matrix.n_rows()) +
+                               " rows without columns cannot be quantized");
+    }
     // Depends on the matrix alone, so that sums over tasks do not depend on the threads.
     constexpr int64_t kTaskElements = 1 << 15;
     task_rows = std::max<int64_t>(1, kTaskElements / std::max<int64_t>(1, weights.n_cols()));
@@ -185,10 +191,9 @@ float round_scale_to(float scale, formats::DType dtype) {
                              std::string(formats::dtype_name(dtype)));
   }
   if (!(rounded > 0.0F) || !std::isfinite(rounded)) {
-    throw formats::bad_input("a scale of " + std::to_string(scale) + " becomes " +
-                             std::to_string(rounded) + " in " +
-                             std::string(formats::torch_dtype_name(dtype)) +
-                             "; keep this layer in float or choose bfloat16");
+    throw formats::bad_input(fmt::format(
+        "a scale of {:g} becomes {:g} in {}; keep this layer in float or choose another dtype",
+        scale, rounded, formats::torch_dtype_name(dtype)));
   }
   return rounded;
 }
@@ -203,8 +208,8 @@ AffineParams affine_params(float min, float max, const AffineFormat& format) {
   check_bits(format.n_bits);
   if (is_empty_range(min, max)) min = max = 0.0F;
   if (!std::isfinite(min) || !std::isfinite(max)) {
-    throw formats::bad_input("the range [" + std::to_string(min) + ", " + std::to_string(max) +
-                             "] cannot be quantized: its ends must be finite");
+    throw formats::bad_input(fmt::format(
+        "the range [{:g}, {:g}] cannot be quantized: its ends must be finite", min, max));
   }
   min = std::min(min, 0.0F);
   max = std::max(max, 0.0F);

@@ -32,7 +32,7 @@ struct AffineFormat {
   bool symmetric = true;
   /// The dtype that consumers round the scale to; scales are rounded to it before anything is
   /// derived from them. None keeps float32.
-  std::optional<formats::DType> scale_dtype;
+  std::optional<formats::DType> scale_dtype = std::nullopt;
 
   [[nodiscard]] float code_min() const;
   [[nodiscard]] float code_max() const;
@@ -64,7 +64,7 @@ enum class Granularity : uint8_t {
 
 /// How to quantize a matrix.
 struct AffineSpec {
-  AffineFormat format;
+  AffineFormat format = {};
   Granularity granularity = Granularity::kChannel;
   int64_t group_size = 0;  ///< only for kGroup, positive
 
