@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <new>
 
@@ -18,10 +19,10 @@ using formats::ErrorCode;
 // A block of weights of this many elements of k and tile_cols columns stays in the L1 cache while
 // the rows of x pass by.
 constexpr int64_t kBlockK = 1024;
-// Rows of x and columns of y of one task: x block (512 KiB) and accumulators between k blocks
-// (384 KiB) share the L2 cache.
+// Rows of x and columns of y of one task: a block of x (512 KiB) and the accumulators between
+// blocks of k (768 KiB) share the L2 cache.
 constexpr int64_t kTaskRows = 128;
-constexpr int64_t kTaskCols = 48;
+constexpr int64_t kTaskCols = 96;
 // Weights of one streaming task: long enough for the prefetchers, short enough to balance threads.
 constexpr int64_t kStreamTaskBytes = int64_t{128} << 10;
 
@@ -56,6 +57,7 @@ class AlignedFloats {
   int64_t capacity_ = 0;
 };
 
+thread_local AlignedFloats x_buffer;
 thread_local AlignedFloats panel_buffer;
 thread_local AlignedFloats lanes_buffer;
 
@@ -126,61 +128,97 @@ Blocking choose_blocking(const LaneGemmKernels& kernels, const LaneGemmArgs& arg
   return b;
 }
 
-// One register tile wide, one block of k deep: widens the weights, then all rows of the task.
-struct PanelTask {
+// One task of run_tiled in its block [k_begin, k_begin + count) of k.
+struct BlockTask {
+  const LaneGemmKernels& kernels;
+  const LaneGemmArgs& args;
   int64_t row_begin;
   int64_t row_end;
-  int64_t col;
+  int64_t col_begin;
+  int64_t col_end;
   int64_t k_begin;
   int64_t count;
-  float* panel;
-  float* lanes;  // [row tiles, tile_rows, tile_cols, kLanes]
+  float* x;      // [row tiles, steps, tile_rows, kLanes]
+  float* panel;  // [steps, tile_cols, kLanes]
+  float* lanes;  // [panels, row tiles, tile_rows, tile_cols, kLanes]
+
+  [[nodiscard]] int64_t n_row_tiles() const {
+    return ceil_div(row_end - row_begin, kernels.tile_rows);
+  }
+  [[nodiscard]] int64_t x_tile_floats() const {
+    return ceil_div(count, kLanes) * kernels.tile_rows * kLanes;
+  }
 };
 
-void run_panel(const LaneGemmKernels& kernels, const LaneGemmArgs& args, const PanelTask& task) {
-  const int64_t n = args.y.n_cols;
-  const int64_t stride = round_up(task.count, kLanes);
-  for (int64_t c = 0; c < kernels.tile_cols; ++c) {
-    // Past the last column its weights are repeated; those sums are not stored.
-    const int64_t row = std::min(task.col + c, n - 1);
-    kernels.widen({&args.weights, row, task.k_begin, task.count, task.panel + c * stride});
+// Copies the block of x into the order in which tiles read it: aligned, without the cache conflicts
+// of rows a power of two apart. Rows past the last repeat it, elements past the last are zeros.
+void pack_x(const BlockTask& t) {
+  const ConstMatrixF32& x = t.args.x;
+  const int64_t tile_rows = t.kernels.tile_rows;
+  for (int64_t i = 0; i < t.n_row_tiles() * tile_rows; ++i) {
+    const int64_t row = std::min(t.row_begin + i, t.row_end - 1);
+    const float* from = x.data + row * x.row_stride + t.k_begin;
+    float* to = t.x + i / tile_rows * t.x_tile_floats() + i % tile_rows * kLanes;
+    int64_t at = 0;
+    for (; at + kLanes <= t.count; at += kLanes) {
+      std::memcpy(to, from + at, kLanes * sizeof(float));
+      to += tile_rows * kLanes;
+    }
+    if (at < t.count) {
+      std::fill(to, to + kLanes, 0.0F);
+      std::copy(from + at, from + t.count, to);
+    }
   }
-  const bool first = task.k_begin == 0;
-  const bool last = task.k_begin + task.count == args.x.n_cols;
-  float* lanes = task.lanes;
-  for (int64_t row = task.row_begin; row < task.row_end; row += kernels.tile_rows) {
-    kernels.tile({args.x.data + row * args.x.row_stride + task.k_begin, args.x.row_stride,
-                  std::min(kernels.tile_rows, task.row_end - row), task.count, task.panel, stride,
-                  lanes, first, last, task.col, std::min(kernels.tile_cols, n - task.col),
-                  epilogue_of(args, row)});
-    lanes += kernels.tile_rows * kernels.tile_cols * kLanes;
+}
+
+// The panel of tile_cols columns from `col`: widens the weights, then passes all rows of the task.
+void run_panel(const BlockTask& t, int64_t col) {
+  const int64_t n = t.args.y.n_cols;
+  const int64_t tile_cols = t.kernels.tile_cols;
+  const int64_t tile_floats = t.kernels.tile_rows * tile_cols * kLanes;
+  const int64_t n_ahead = col + tile_cols < t.col_end ? tile_cols : 0;
+  for (int64_t c = 0; c < tile_cols; ++c) {
+    // Past the last column its weights are repeated; those sums are not stored.
+    t.kernels.widen({&t.args.weights, std::min(col + c, n - 1), t.k_begin, t.count,
+                     n_ahead * t.args.weights.row_size_bytes, t.panel + c * kLanes,
+                     tile_cols * kLanes});
+  }
+  const bool first = t.k_begin == 0;
+  const bool last = t.k_begin + t.count == t.args.x.n_cols;
+  float* lanes = t.lanes + (col - t.col_begin) / tile_cols * t.n_row_tiles() * tile_floats;
+  for (int64_t tile = 0; tile < t.n_row_tiles(); ++tile) {
+    const int64_t row = t.row_begin + tile * t.kernels.tile_rows;
+    t.kernels.tile({t.x + tile * t.x_tile_floats(), t.panel, t.count, lanes + tile * tile_floats,
+                    first, last, col, std::min(t.kernels.tile_rows, t.row_end - row),
+                    std::min(tile_cols, n - col), epilogue_of(t.args, row)});
   }
 }
 
 void run_tiled(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadTeam& team) {
   const Blocking b = choose_blocking(kernels, args, team.n_threads());
   const int64_t k = args.x.n_cols;
-  const bool one_block = b.block_k >= k;
   team.parallel_for(b.n_row_tasks * b.n_col_tasks, [&](int64_t task, int) {
-    float* const panel = panel_buffer.get(kernels.tile_cols * b.block_k);
-    const int64_t lanes_per_panel = b.rows * kernels.tile_cols * kLanes;
-    float* const lanes =
-        one_block ? nullptr : lanes_buffer.get(b.cols / kernels.tile_cols * lanes_per_panel);
     const int64_t row_begin = task / b.n_col_tasks * b.rows;
-    const int64_t row_end = std::min(args.x.n_rows, row_begin + b.rows);
     const int64_t col_begin = task % b.n_col_tasks * b.cols;
-    const int64_t col_end = std::min(args.y.n_cols, col_begin + b.cols);
-    int64_t k_begin = 0;
+    // Accumulators wait in memory only between blocks of k.
+    const int64_t lanes_count = b.block_k < k ? b.rows * b.cols * kLanes : kLanes;
+    BlockTask t{kernels,
+                args,
+                row_begin,
+                std::min(args.x.n_rows, row_begin + b.rows),
+                col_begin,
+                std::min(args.y.n_cols, col_begin + b.cols),
+                0,
+                0,
+                x_buffer.get(b.rows * b.block_k),
+                panel_buffer.get(kernels.tile_cols * b.block_k),
+                lanes_buffer.get(lanes_count)};
     do {  // once also for k = 0, whose sums are empty
-      const int64_t count = std::min(b.block_k, k - k_begin);
-      for (int64_t col = col_begin; col < col_end; col += kernels.tile_cols) {
-        const int64_t panel_index = (col - col_begin) / kernels.tile_cols;
-        run_panel(kernels, args,
-                  {row_begin, row_end, col, k_begin, count, panel,
-                   one_block ? nullptr : lanes + panel_index * lanes_per_panel});
-      }
-      k_begin += count;
-    } while (k_begin < k);
+      t.count = std::min(b.block_k, k - t.k_begin);
+      pack_x(t);
+      for (int64_t col = t.col_begin; col < t.col_end; col += kernels.tile_cols) run_panel(t, col);
+      t.k_begin += t.count;
+    } while (t.k_begin < k);
   });
 }
 

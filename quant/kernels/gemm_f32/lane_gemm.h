@@ -59,28 +59,30 @@ struct StreamTask {
   Epilogue epilogue;
 };
 
-/// A part of a weight row widened to float32.
+/// A part of a weight row widened to float32 into its column of a panel [steps, tile_cols, kLanes],
+/// where a step is kLanes elements of k.
 struct WidenTask {
   const WeightRows* weights = nullptr;
   int64_t row = 0;
-  int64_t k_begin = 0;  ///< a multiple of kLanes
-  int64_t count = 0;
-  float* out = nullptr;  ///< [count] rounded up to kLanes, aligned to 64 bytes
+  int64_t k_begin = 0;               ///< a multiple of kLanes
+  int64_t count = 0;                 ///< elements; those that fill up the last step are unspecified
+  int64_t prefetch_ahead_bytes = 0;  ///< what is this far ahead of each weight will be needed soon
+  float* out = nullptr;              ///< the column's part of step 0, aligned to 64 bytes
+  int64_t out_step = 0;              ///< floats between steps, tile_cols · kLanes
 };
 
-/// One register tile of y over a block of k: m rows by tile_cols columns.
+/// One register tile of y over a block of k: tile_rows rows by tile_cols columns, of which n_rows
+/// by n_cols are stored.
 struct TileTask {
-  const float* x = nullptr;  ///< [m, count], the block's first element of row 0
-  int64_t x_stride = 0;
-  int64_t m = 0;                 ///< 1..tile_rows
+  const float* x = nullptr;      ///< [steps, tile_rows, kLanes], aligned to 64 bytes
+  const float* panel = nullptr;  ///< [steps, tile_cols, kLanes], aligned to 64 bytes
   int64_t count = 0;             ///< elements of k; a multiple of kLanes unless `last`
-  const float* panel = nullptr;  ///< [tile_cols, panel_stride] float32, aligned to 64 bytes
-  int64_t panel_stride = 0;
-  float* lanes = nullptr;  ///< [tile_rows, tile_cols, kLanes] accumulators between blocks
-  bool first = true;       ///< accumulators start at +0 instead of at `lanes`
-  bool last = true;        ///< sums are formed and written, instead of `lanes`
-  int64_t col = 0;         ///< the tile's first column of y
-  int64_t n_cols = 0;      ///< valid columns, 1..tile_cols
+  float* lanes = nullptr;        ///< [tile_rows, tile_cols, kLanes] accumulators between blocks
+  bool first = true;             ///< accumulators start at +0 instead of at `lanes`
+  bool last = true;              ///< sums are formed and written, instead of `lanes`
+  int64_t col = 0;               ///< the tile's first column of y
+  int64_t n_rows = 0;
+  int64_t n_cols = 0;
   Epilogue epilogue;
 };
 

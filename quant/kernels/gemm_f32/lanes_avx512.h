@@ -196,17 +196,32 @@ inline void stream_weights(const StreamTask& task) {
 // LaneGemmKernels::widen of elements [begin, end) of a row whose Row does not change in between.
 template <class Weights>
 inline void widen_range(const WidenTask& task, int64_t begin, int64_t end) {
+  constexpr int64_t kStep = Weights::kStepBytes;
   const typename Weights::Row row = Weights::row(
       *task.weights, task.row, task.weights->group == 0 ? 0 : begin / task.weights->group);
-  const unsigned char* w = task.weights->data + task.row * task.weights->row_size_bytes;
+  const unsigned char* w =
+      task.weights->data + task.row * task.weights->row_size_bytes + begin / kLanes * kStep;
+  float* out = task.out + (begin - task.k_begin) / kLanes * task.out_step;
+  const auto fetch_ahead = [&](const unsigned char* p) __attribute__((always_inline)) {
+    _mm_prefetch(reinterpret_cast<const char*>(p + task.prefetch_ahead_bytes), _MM_HINT_T1);
+  };
   int64_t i = begin;
-  for (; i + kLanes <= end; i += kLanes)
-    _mm512_store_ps(task.out + (i - task.k_begin),
-                    Weights::load(w + i / kLanes * Weights::kStepBytes, row));
-  if (i < end) {
-    _mm512_store_ps(task.out + (i - task.k_begin),
-                    Weights::load(lanes_mask(end - i), w + i / kLanes * Weights::kStepBytes, row));
+  for (; i + 64 / kStep * kLanes <= end; i += 64 / kStep * kLanes) {
+    fetch_ahead(w);
+#pragma GCC unroll 4
+    for (int u = 0; u < 64 / kStep; ++u) {
+      _mm512_store_ps(out, Weights::load(w, row));
+      w += kStep;
+      out += task.out_step;
+    }
   }
+  if (i < end) fetch_ahead(w);
+  for (; i + kLanes <= end; i += kLanes) {
+    _mm512_store_ps(out, Weights::load(w, row));
+    w += kStep;
+    out += task.out_step;
+  }
+  if (i < end) _mm512_store_ps(out, Weights::load(lanes_mask(end - i), w, row));
 }
 
 }  // namespace

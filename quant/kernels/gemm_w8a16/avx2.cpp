@@ -59,7 +59,7 @@ void widen_uneven_groups(const WidenTask& task) {
     const int64_t index = task.row * w.n_groups + (task.k_begin + i) / w.group;
     float value = static_cast<float>(static_cast<int8_t>(bytes[task.k_begin + i]));
     if (w.offset != nullptr) value = value - w.offset[index];
-    task.out[i] = value * w.group_scale[index];
+    task.out[i / kLanes * task.out_step + i % kLanes] = value * w.group_scale[index];
   }
 }
 

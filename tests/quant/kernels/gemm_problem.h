@@ -31,6 +31,18 @@ inline std::ostream& operator<<(std::ostream& out, const GemmKind& kind) {
   return out << kind.name;
 }
 
+inline std::vector<GemmKind> gemm_kinds() {
+  using formats::DType;
+  return {{"f32", 4, DType::kF32, false, 0},
+          {"bf16", 2, DType::kBF16, false, 0},
+          {"fp16", 2, DType::kF16, false, 0},
+          {"w8a16_per_row", 1, DType::kI8, false, 0},
+          {"w8a16_per_row_offset", 1, DType::kI8, true, 0},
+          {"w8a16_group32", 1, DType::kI8, false, 32},
+          {"w8a16_group32_offset", 1, DType::kI8, true, 32},
+          {"w8a16_group20_offset", 1, DType::kI8, true, 20}};
+}
+
 /// One product with random operands; weights are `misalignment` bytes off any alignment.
 struct GemmProblem {
   GemmKind kind;
