@@ -24,6 +24,29 @@ TEST(Json, KeepsTheOrderOfKeys) {
   EXPECT_EQ(parse_json(R"({"z":1,"a":2})", "x").dump(), R"({"z":1,"a":2})");
 }
 
+TEST(Json, BuildsNestedValuesOfEveryKind) {
+  const char* text = R"([null,true,-1,18446744073709551615,0.5,"s",{"a":[1,{"b":[]}],"c":{}},[]])";
+  EXPECT_EQ(parse_json(text, "x").dump(), text);
+  EXPECT_EQ(parse_json("7", "x"), 7);
+}
+
+TEST(Json, AnObjectOfManyKeysKeepsThemAll) {
+  constexpr int kKeys = 150000;
+  std::string text = "{";
+  for (int i = 0; i < kKeys; ++i) {
+    if (i > 0) text.append(",");
+    text.append("\"k").append(std::to_string(i)).append("\":").append(std::to_string(i));
+  }
+  text.append("}");
+  const Json value = parse_json(text, "x");
+  ASSERT_EQ(value.size(), static_cast<size_t>(kKeys));
+  int expected = 0;
+  for (const auto& [key, number] : value.items()) {
+    ASSERT_EQ(key.substr(1), std::to_string(expected));
+    ASSERT_EQ(number, expected++);
+  }
+}
+
 TEST(Json, RefusesDuplicateKeysByName) {
   EXPECT_THAT(error_of(R"({"a":{"b":1,"b":2}})"), testing::HasSubstr("\"b\" appears twice"));
 }
