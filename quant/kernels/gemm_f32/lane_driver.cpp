@@ -1,0 +1,233 @@
+#include "quant/kernels/gemm_f32/lane_driver.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "formats/error.h"
+
+namespace llmq::quant {
+namespace {
+
+using formats::Error;
+using formats::ErrorCode;
+
+// A block of weights of this many elements of k and tile_cols columns stays in the L1 cache while
+// the rows of x pass by.
+constexpr int64_t kBlockK = 1024;
+// Rows of x and columns of y of one task: x block (512 KiB) and accumulators between k blocks
+// (384 KiB) share the L2 cache.
+constexpr int64_t kTaskRows = 128;
+constexpr int64_t kTaskCols = 48;
+// Weights of one streaming task: long enough for the prefetchers, short enough to balance threads.
+constexpr int64_t kStreamTaskBytes = int64_t{128} << 10;
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+int64_t round_up(int64_t a, int64_t b) {
+  return ceil_div(a, b) * b;
+}
+
+// Grows and is never shrunk; contents are not kept.
+class AlignedFloats {
+ public:
+  float* get(int64_t count) {
+    if (count > capacity_) {
+      constexpr size_t kAlignment = 64;
+      const auto size_bytes = static_cast<size_t>(round_up(count, kLanes)) * sizeof(float);
+      data_.reset();
+      capacity_ = 0;
+      data_.reset(static_cast<float*>(std::aligned_alloc(kAlignment, size_bytes)));
+      if (data_ == nullptr) throw std::bad_alloc();
+      capacity_ = count;
+    }
+    return data_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(float* p) const { std::free(p); }
+  };
+  std::unique_ptr<float, Free> data_;
+  int64_t capacity_ = 0;
+};
+
+thread_local AlignedFloats panel_buffer;
+thread_local AlignedFloats lanes_buffer;
+
+void check_shapes(const LaneGemmArgs& args, int64_t min_row_size_bytes) {
+  const ConstMatrixF32& x = args.x;
+  const MatrixF32& y = args.y;
+  const bool fits = x.n_rows >= 0 && x.n_cols >= 0 && y.n_cols >= 0 && x.n_rows == y.n_rows &&
+                    (x.n_rows <= 1 || (x.row_stride >= x.n_cols && y.row_stride >= y.n_cols)) &&
+                    (y.n_cols <= 1 || args.weights.row_size_bytes >= min_row_size_bytes) &&
+                    args.weights.group >= 0;
+  if (!fits) {
+    throw Error(
+        ErrorCode::kInternal,
+        fmt::format("{}: x [{}, {}] (stride {}), weights of {} bytes per row and y [{}, {}] "
+                    "(stride {}) do not fit together",
+                    args.family, x.n_rows, x.n_cols, x.row_stride, args.weights.row_size_bytes,
+                    y.n_rows, y.n_cols, y.row_stride));
+  }
+}
+
+int64_t element_size_bytes(WeightType type) {
+  if (type == WeightType::kF32) return 4;
+  return type == WeightType::kInt8 ? 1 : 2;
+}
+
+Epilogue epilogue_of(const LaneGemmArgs& args, int64_t row) {
+  return {args.scale, args.bias, args.y.data + row * args.y.row_stride, args.y.row_stride};
+}
+
+void run_streaming(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadTeam& team) {
+  constexpr int64_t kColUnit = 8;
+  const int64_t n = args.y.n_cols;
+  const int64_t row_size_bytes = args.x.n_cols * element_size_bytes(args.weights.type);
+  const int64_t by_size = kStreamTaskBytes / std::max<int64_t>(row_size_bytes, 1);
+  const int64_t by_threads = ceil_div(n, team.n_threads());
+  const int64_t cols = round_up(std::clamp<int64_t>(std::min(by_size, by_threads), 1, n), kColUnit);
+  team.parallel_for(ceil_div(n, cols), [&](int64_t task, int) {
+    const int64_t begin = task * cols;
+    kernels.stream({args.x.data, args.x.row_stride, args.x.n_rows, args.x.n_cols, &args.weights,
+                    begin, std::min(n, begin + cols), epilogue_of(args, 0)});
+  });
+}
+
+// How y is cut into tasks and k into blocks.
+struct Blocking {
+  int64_t rows;
+  int64_t cols;
+  int64_t block_k;
+  int64_t n_row_tasks;
+  int64_t n_col_tasks;
+};
+
+Blocking choose_blocking(const LaneGemmKernels& kernels, const LaneGemmArgs& args, int n_threads) {
+  const int64_t m = args.x.n_rows;
+  const int64_t n = args.y.n_cols;
+  const int64_t k = args.x.n_cols;
+  Blocking b{};
+  b.n_row_tasks = ceil_div(m, kTaskRows);
+  b.rows = round_up(ceil_div(m, b.n_row_tasks), kernels.tile_rows);
+  b.cols = kTaskCols;
+  // Small products: narrower tasks rather than idle threads.
+  while (b.cols > kernels.tile_cols && b.n_row_tasks * ceil_div(n, b.cols) < 4 * n_threads)
+    b.cols /= 2;
+  b.cols = round_up(b.cols, kernels.tile_cols);
+  b.n_col_tasks = ceil_div(n, b.cols);
+  const int64_t n_blocks = std::max<int64_t>(ceil_div(k, kBlockK), 1);
+  b.block_k = std::max<int64_t>(round_up(ceil_div(k, n_blocks), kLanes), kLanes);
+  return b;
+}
+
+// One register tile wide, one block of k deep: widens the weights, then all rows of the task.
+struct PanelTask {
+  int64_t row_begin;
+  int64_t row_end;
+  int64_t col;
+  int64_t k_begin;
+  int64_t count;
+  float* panel;
+  float* lanes;  // [row tiles, tile_rows, tile_cols, kLanes]
+};
+
+void run_panel(const LaneGemmKernels& kernels, const LaneGemmArgs& args, const PanelTask& task) {
+  const int64_t n = args.y.n_cols;
+  const int64_t stride = round_up(task.count, kLanes);
+  for (int64_t c = 0; c < kernels.tile_cols; ++c) {
+    // Past the last column its weights are repeated; those sums are not stored.
+    const int64_t row = std::min(task.col + c, n - 1);
+    kernels.widen({&args.weights, row, task.k_begin, task.count, task.panel + c * stride});
+  }
+  const bool first = task.k_begin == 0;
+  const bool last = task.k_begin + task.count == args.x.n_cols;
+  float* lanes = task.lanes;
+  for (int64_t row = task.row_begin; row < task.row_end; row += kernels.tile_rows) {
+    kernels.tile({args.x.data + row * args.x.row_stride + task.k_begin, args.x.row_stride,
+                  std::min(kernels.tile_rows, task.row_end - row), task.count, task.panel, stride,
+                  lanes, first, last, task.col, std::min(kernels.tile_cols, n - task.col),
+                  epilogue_of(args, row)});
+    lanes += kernels.tile_rows * kernels.tile_cols * kLanes;
+  }
+}
+
+void run_tiled(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadTeam& team) {
+  const Blocking b = choose_blocking(kernels, args, team.n_threads());
+  const int64_t k = args.x.n_cols;
+  const bool one_block = b.block_k >= k;
+  team.parallel_for(b.n_row_tasks * b.n_col_tasks, [&](int64_t task, int) {
+    float* const panel = panel_buffer.get(kernels.tile_cols * b.block_k);
+    const int64_t lanes_per_panel = b.rows * kernels.tile_cols * kLanes;
+    float* const lanes =
+        one_block ? nullptr : lanes_buffer.get(b.cols / kernels.tile_cols * lanes_per_panel);
+    const int64_t row_begin = task / b.n_col_tasks * b.rows;
+    const int64_t row_end = std::min(args.x.n_rows, row_begin + b.rows);
+    const int64_t col_begin = task % b.n_col_tasks * b.cols;
+    const int64_t col_end = std::min(args.y.n_cols, col_begin + b.cols);
+    int64_t k_begin = 0;
+    do {  // once also for k = 0, whose sums are empty
+      const int64_t count = std::min(b.block_k, k - k_begin);
+      for (int64_t col = col_begin; col < col_end; col += kernels.tile_cols) {
+        const int64_t panel_index = (col - col_begin) / kernels.tile_cols;
+        run_panel(kernels, args,
+                  {row_begin, row_end, col, k_begin, count, panel,
+                   one_block ? nullptr : lanes + panel_index * lanes_per_panel});
+      }
+      k_begin += count;
+    } while (k_begin < k);
+  });
+}
+
+}  // namespace
+
+void run_lane_gemm(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadTeam& team) {
+  check_shapes(args, args.x.n_cols * element_size_bytes(args.weights.type));
+  if (args.x.n_rows == 0 || args.y.n_cols == 0) return;
+  const bool streams = kernels.tile_rows == 0 || (args.x.n_rows <= kernels.max_stream_rows &&
+                                                  args.weights.group % kLanes == 0);
+  if (streams) {
+    run_streaming(kernels, args, team);
+  } else {
+    run_tiled(kernels, args, team);
+  }
+}
+
+const LaneGemmKernels& lane_kernels_for(Isa isa, const LaneGemmKernels& scalar,
+                                        const LaneGemmKernels& avx2,
+                                        const LaneGemmKernels& avx512) {
+  switch (isa) {
+    case Isa::kScalar:
+      return scalar;
+    case Isa::kAvx2:
+    case Isa::kAvxVnni:
+      return avx2;
+    case Isa::kAvx512Vnni:
+    case Isa::kAmx:
+      return avx512;
+  }
+  throw Error(ErrorCode::kInternal, "no product kernels for this instruction set");
+}
+
+float lane_tree_sum(const float (&lanes)[kLanes]) {
+  float s[kLanes];
+  std::copy(std::begin(lanes), std::end(lanes), std::begin(s));
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) s[i] = s[i] + s[i + width];
+  }
+  return s[0];
+}
+
+void finish_sum(const Epilogue& epilogue, int64_t row, int64_t col, float sum) {
+  float value = sum;
+  if (epilogue.scale != nullptr) value = value * epilogue.scale[col];
+  if (epilogue.bias != nullptr) value = value + epilogue.bias[col];
+  epilogue.y[row * epilogue.y_stride + col] = value;
+}
+
+}  // namespace llmq::quant

@@ -1,0 +1,213 @@
+#pragma once
+
+// Building blocks of the AVX-512 product kernels: one zmm register holds the kLanes accumulators of
+// a sum. Only for files compiled for AVX-512; everything has internal linkage, so that no wider
+// instruction can be linked into code for other machines.
+
+// GCC 12 takes the undefined source operands inside its own AVX-512 header for mistakes of ours.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+
+#include <cstdint>
+
+#include "quant/kernels/gemm_f32/lane_gemm.h"
+
+namespace llmq::quant {
+namespace {
+
+// Mask of the first `count` lanes, 0 <= count <= 16.
+inline __mmask16 lanes_mask(int64_t count) {
+  return static_cast<__mmask16>((1U << static_cast<unsigned>(count)) - 1U);
+}
+
+// One level of the canonical tree for two sums at once: lane i of the result is a[i] + a[i + kStep]
+// where bit kStep of i is clear, and the like of b (same index bits) where it is set.
+template <int kStep>
+inline __m512 add_halves(__m512 a, __m512 b) {
+  constexpr auto kSet = static_cast<__mmask16>(kStep == 8   ? 0xff00
+                                               : kStep == 4 ? 0xf0f0
+                                               : kStep == 2 ? 0xcccc
+                                                            : 0xaaaa);
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  __m512i source = _mm512_xor_si512(lane, _mm512_set1_epi32(kStep));
+  source = _mm512_mask_or_epi32(source, kSet, source, _mm512_set1_epi32(16));
+  return _mm512_add_ps(_mm512_mask_blend_ps(kSet, a, b), _mm512_permutex2var_ps(a, source, b));
+}
+
+// Tree sums of 16 accumulators; lane i is the sum of lanes[i].
+inline __m512 tree_sums_16(const __m512 (&lanes)[16]) {
+  __m512 s8[8];
+  __m512 s4[4];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) s8[i] = add_halves<8>(lanes[i], lanes[i + 8]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) s4[i] = add_halves<4>(s8[i], s8[i + 4]);
+  return add_halves<1>(add_halves<2>(s4[0], s4[2]), add_halves<2>(s4[1], s4[3]));
+}
+
+// Tree sums of 8 accumulators in the low half.
+inline __m512 tree_sums_8(const __m512 (&lanes)[8]) {
+  __m512 s8[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) s8[i] = add_halves<8>(lanes[i], lanes[i + 4]);
+  const __m512 s2 = add_halves<2>(add_halves<4>(s8[0], s8[2]), add_halves<4>(s8[1], s8[3]));
+  const __m512 s1 = add_halves<1>(s2, s2);
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14);
+  return _mm512_permutexvar_ps(even, s1);
+}
+
+// Tree sums of kCount accumulators, kCount <= 24, to sums[kCount]; sums has room for 32.
+template <int kCount>
+inline void store_tree_sums(const __m512 (&lanes)[kCount], float* sums) {
+  if constexpr (kCount > 8) {
+    __m512 part[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) part[i] = lanes[i < kCount ? i : 0];
+    _mm512_storeu_ps(sums, tree_sums_16(part));
+  }
+  constexpr int kRest = kCount > 16 ? 16 : 0;
+  if constexpr (kCount <= 8 || kCount > 16) {
+    __m512 part[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) part[i] = lanes[kRest + i < kCount ? kRest + i : 0];
+    _mm512_storeu_ps(sums + kRest, tree_sums_8(part));
+  }
+}
+
+// The epilogue for n_rows rows of n_cols <= 16 sums at y[0.., col..]; sums_stride apart in `sums`.
+inline void finish_rows(const Epilogue& e, int64_t n_rows, int64_t col, int64_t n_cols,
+                        const float* sums, int64_t sums_stride) {
+  const __mmask16 mask = lanes_mask(n_cols);
+  for (int64_t row = 0; row < n_rows; ++row) {
+    __m512 value = _mm512_maskz_loadu_ps(mask, sums + row * sums_stride);
+    if (e.scale != nullptr)
+      value = _mm512_mul_ps(value, _mm512_maskz_loadu_ps(mask, e.scale + col));
+    if (e.bias != nullptr) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, e.bias + col));
+    _mm512_mask_storeu_ps(e.y + row * e.y_stride + col, mask, value);
+  }
+}
+
+// How far ahead of its use a weight is fetched: about bandwidth times latency of one core.
+inline constexpr int64_t kPrefetchBytes = 2048;
+
+// kCols consecutive weight rows times kRows rows of x, starting at column col. `Weights` says how
+// 16 stored weights become floats:
+//   kStepBytes                      bytes of 16 weights
+//   Row                             what a row needs besides its bytes
+//   Row row(weights, row, group)    loaded at the start of the row and of each group
+//   load(const uint8_t*, Row)       16 weights
+//   load(mask, const uint8_t*, Row) the first of 16
+template <class Weights, int kRows, int kCols>
+inline void stream_columns(const StreamTask& task, int64_t col) {
+  const WeightRows& weights = *task.weights;
+  constexpr int64_t kStep = Weights::kStepBytes;
+  constexpr int kUnroll = 64 / Weights::kStepBytes;  // steps per cache line
+  const unsigned char* w = weights.data + col * weights.row_size_bytes;
+  const int64_t row_size = weights.row_size_bytes;
+  const int64_t n_steps = task.k / kLanes;
+  const int64_t group_steps = weights.group == 0 ? n_steps : weights.group / kLanes;
+  // Near its end a row fetches the beginning of the row that this loop reads next.
+  const int64_t wrap_step = n_steps - kPrefetchBytes / kStep;
+  const int64_t wrapped = kPrefetchBytes - n_steps * kStep + kCols * row_size;
+  __m512 acc[kRows * kCols];
+#pragma GCC unroll 32
+  for (int a = 0; a < kRows * kCols; ++a) acc[a] = _mm512_setzero_ps();
+  typename Weights::Row rows[kCols] = {};
+
+  const auto multiply_step = [&](int64_t step) __attribute__((always_inline)) {
+    __m512 x[kRows];
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r)
+      x[r] = _mm512_loadu_ps(task.x + r * task.x_stride + step * kLanes);
+#pragma GCC unroll 8
+    for (int c = 0; c < kCols; ++c) {
+      const __m512 value = Weights::load(w + c * row_size + step * kStep, rows[c]);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r)
+        acc[r * kCols + c] = _mm512_fmadd_ps(x[r], value, acc[r * kCols + c]);
+    }
+  };
+
+  int64_t step = 0;
+  for (int64_t group = 0; group < weights.n_groups; ++group) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kCols; ++c) rows[c] = Weights::row(weights, col + c, group);
+    int64_t end = (group + 1) * group_steps;
+    end = end < n_steps ? end : n_steps;
+    for (; step + kUnroll <= end; step += kUnroll) {
+      const int64_t ahead = step < wrap_step ? kPrefetchBytes : wrapped;
+#pragma GCC unroll 8
+      for (int c = 0; c < kCols; ++c)
+        _mm_prefetch(reinterpret_cast<const char*>(w + c * row_size + step * kStep + ahead),
+                     _MM_HINT_T0);
+#pragma GCC unroll 4
+      for (int u = 0; u < kUnroll; ++u) multiply_step(step + u);
+    }
+    for (; step < end; ++step) multiply_step(step);
+  }
+  const int64_t tail = task.k - n_steps * kLanes;
+  if (tail != 0) {
+    const __mmask16 mask = lanes_mask(tail);
+#pragma GCC unroll 8
+    for (int c = 0; c < kCols; ++c) {
+      const __m512 value = Weights::load(mask, w + c * row_size + n_steps * kStep, rows[c]);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        const __m512 x = _mm512_maskz_loadu_ps(mask, task.x + r * task.x_stride + n_steps * kLanes);
+        acc[r * kCols + c] = _mm512_mask3_fmadd_ps(x, value, acc[r * kCols + c], mask);
+      }
+    }
+  }
+  float sums[32];
+  store_tree_sums(acc, sums);
+  finish_rows(task.epilogue, kRows, col, kCols, sums, kCols);
+}
+
+template <class Weights, int kRows, int kCols>
+inline void stream_rows(const StreamTask& task) {
+  int64_t col = task.col_begin;
+  for (; col + kCols <= task.col_end; col += kCols)
+    stream_columns<Weights, kRows, kCols>(task, col);
+  for (; col < task.col_end; ++col) stream_columns<Weights, kRows, 1>(task, col);
+}
+
+inline constexpr int64_t kMaxStreamRows = 4;
+
+// LaneGemmKernels::stream for one kind of weights.
+template <class Weights>
+inline void stream_weights(const StreamTask& task) {
+  switch (task.m) {
+    case 1:
+      return stream_rows<Weights, 1, 8>(task);
+    case 2:
+      return stream_rows<Weights, 2, 8>(task);
+    case 3:
+      return stream_rows<Weights, 3, 8>(task);
+    default:
+      return stream_rows<Weights, 4, 6>(task);
+  }
+}
+
+// LaneGemmKernels::widen of elements [begin, end) of a row whose Row does not change in between.
+template <class Weights>
+inline void widen_range(const WidenTask& task, int64_t begin, int64_t end) {
+  const typename Weights::Row row = Weights::row(
+      *task.weights, task.row, task.weights->group == 0 ? 0 : begin / task.weights->group);
+  const unsigned char* w = task.weights->data + task.row * task.weights->row_size_bytes;
+  int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes)
+    _mm512_store_ps(task.out + (i - task.k_begin),
+                    Weights::load(w + i / kLanes * Weights::kStepBytes, row));
+  if (i < end) {
+    _mm512_store_ps(task.out + (i - task.k_begin),
+                    Weights::load(lanes_mask(end - i), w + i / kLanes * Weights::kStepBytes, row));
+  }
+}
+
+}  // namespace
+}  // namespace llmq::quant
