@@ -123,8 +123,8 @@ TEST_P(GoldenModel, greedy_continuation_is_the_reference_s) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, GoldenModel, ::testing::ValuesIn(golden_names()),
-                         [](const auto& info) {
-                           std::string name = info.param;
+                         [](const auto& test) {
+                           std::string name = test.param;
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });

@@ -65,8 +65,8 @@ TEST_P(GoldenStories, last_logits_are_within_a_thousandth) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, GoldenStories, ::testing::Values("stories260k", "stories260k-qwen2"),
-                         [](const auto& info) {
-                           return info.param == "stories260k" ? "llama" : "qwen2";
+                         [](const auto& test) {
+                           return test.param == "stories260k" ? "llama" : "qwen2";
                          });
 
 }  // namespace
