@@ -1,0 +1,252 @@
+#include "runtime/attention/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "formats/float16.h"
+#include "quant/kernels/gemm_f16/gemm_f16.h"
+#include "quant/kernels/gemm_f32/gemm_f32.h"
+#include "runtime/attention/row_ops.h"
+
+namespace llmq::runtime {
+namespace {
+
+using formats::DType;
+using quant::ThreadTeam;
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+// Rows of a tile share the keys and values that are read; more of them would push the scores out of
+// the L2 cache.
+constexpr int64_t kRowsPerTile = 64;
+
+/// First key that a query at `position` reads.
+int64_t oldest_key(int64_t position, int64_t window) {
+  return window > 0 ? std::max<int64_t>(position - window + 1, 0) : 0;
+}
+
+}  // namespace
+
+Attention::KeyRange Attention::visible_keys(int64_t position, int64_t window,
+                                            const BlockKeys& keys) {
+  return {std::max<int64_t>(oldest_key(position, window) - keys.first, 0),
+          std::min(position + 1 - keys.first, keys.n)};
+}
+
+int64_t Attention::tokens_per_tile() const {
+  return std::max<int64_t>(1, kRowsPerTile / group());
+}
+
+void Attention::plan(const AttentionArgs& args) {
+  tiles_.clear();
+  n_partials_ = 0;
+  const int64_t step = tokens_per_tile();
+  for (const BatchSegment& segment : args.segments) {
+    // Late tokens read the most keys; starting with them keeps threads busy to the end.
+    for (int64_t end = segment.n_rows; end > 0; end -= step) {
+      const int64_t begin = std::max<int64_t>(0, end - step);
+      const int64_t position = segment.first_position + begin;
+      const int64_t first_block = oldest_key(position, args.window) / kKeysPerBlock;
+      const int64_t last_block = (segment.first_position + end - 1) / kKeysPerBlock;
+      for (int64_t kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
+        const int64_t n_blocks = last_block - first_block + 1;
+        tiles_.push_back({segment.cache, segment.first_row + begin, position, end - begin, kv_head,
+                          first_block, n_blocks, n_partials_});
+        n_partials_ += n_blocks * (end - begin) * group();
+      }
+    }
+  }
+}
+
+void Attention::prepare_scratch(ThreadTeam& team) {
+  const auto n_rows = static_cast<size_t>(tokens_per_tile() * group());
+  const auto head_dim = static_cast<size_t>(shape_.head_dim);
+  scratch_.resize(static_cast<size_t>(team.n_threads()));
+  for (Scratch& scratch : scratch_) {
+    scratch.team = &team;
+    scratch.q.resize(n_rows * head_dim);
+    scratch.scores.resize(n_rows * kKeysPerBlock);
+    scratch.block.resize(n_rows * (head_dim + 2));
+    scratch.total.resize(n_rows * (head_dim + 2));
+  }
+}
+
+Attention::RowStates Attention::states_in(float* buffer, int64_t n_rows) const {
+  return {buffer, buffer + n_rows, buffer + 2 * n_rows};
+}
+
+void Attention::run(const AttentionArgs& args, ThreadTeam& team) {
+  plan(args);
+  prepare_scratch(team);
+  const auto n_tiles = static_cast<int64_t>(tiles_.size());
+  const bool has_blocks = n_partials_ > args.q.n_rows * shape_.n_heads;
+  if (n_tiles >= 2 * team.n_threads() || team.n_threads() == 1 || !has_blocks) {
+    team.parallel_for(n_tiles, [&](int64_t index, int thread) {
+      run_tile(args, tiles_[static_cast<size_t>(index)], scratch_[static_cast<size_t>(thread)]);
+    });
+  } else {
+    run_blocks(args, team);
+  }
+}
+
+void Attention::run_tile(const AttentionArgs& args, const Tile& tile, Scratch& scratch) const {
+  const int64_t n_rows = tile.n_tokens * group();
+  gather_queries(args, tile, scratch);
+  const RowStates total = states_in(scratch.total.data(), n_rows);
+  attend_block(args, tile, tile.first_block, scratch, total);
+  const RowStates block = states_in(scratch.block.data(), n_rows);
+  for (int64_t i = 1; i < tile.n_blocks; ++i) {
+    attend_block(args, tile, tile.first_block + i, scratch, block);
+    merge(block, n_rows, total);
+  }
+  write_out(args, tile, total);
+}
+
+void Attention::run_blocks(const AttentionArgs& args, ThreadTeam& team) {
+  partials_.resize(static_cast<size_t>(n_partials_ * (shape_.head_dim + 2)));
+  blocks_.clear();
+  for (size_t tile = 0; tile < tiles_.size(); ++tile) {
+    for (int64_t i = 0; i < tiles_[tile].n_blocks; ++i)
+      blocks_.emplace_back(static_cast<int64_t>(tile), i);
+  }
+  const auto states_of = [&](const Tile& tile, int64_t i) {
+    const int64_t n_rows = tile.n_tokens * group();
+    const int64_t first = (tile.first_partial + i * n_rows) * (shape_.head_dim + 2);
+    return states_in(partials_.data() + first, n_rows);
+  };
+  team.parallel_for(static_cast<int64_t>(blocks_.size()), [&](int64_t index, int thread) {
+    const auto [tile_index, i] = blocks_[static_cast<size_t>(index)];
+    const Tile& tile = tiles_[static_cast<size_t>(tile_index)];
+    Scratch& scratch = scratch_[static_cast<size_t>(thread)];
+    gather_queries(args, tile, scratch);
+    attend_block(args, tile, tile.first_block + i, scratch, states_of(tile, i));
+  });
+  team.parallel_for(static_cast<int64_t>(tiles_.size()), [&](int64_t index, int) {
+    const Tile& tile = tiles_[static_cast<size_t>(index)];
+    const RowStates total = states_of(tile, 0);
+    for (int64_t i = 1; i < tile.n_blocks; ++i)
+      merge(states_of(tile, i), tile.n_tokens * group(), total);
+    write_out(args, tile, total);
+  });
+}
+
+void Attention::gather_queries(const AttentionArgs& args, const Tile& tile,
+                               Scratch& scratch) const {
+  const int64_t n = group() * shape_.head_dim;
+  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape_.head_dim)));
+  for (int64_t token = 0; token < tile.n_tokens; ++token) {
+    const float* from =
+        args.q.data + (tile.first_row + token) * args.q.row_stride + tile.kv_head * n;
+    float* to = scratch.q.data() + token * n;
+    for (int64_t i = 0; i < n; ++i) to[i] = from[i] * scale;
+  }
+}
+
+void Attention::attend_block(const AttentionArgs& args, const Tile& tile, int64_t block,
+                             Scratch& scratch, const RowStates& states) const {
+  const int64_t n_rows = tile.n_tokens * group();
+  const int64_t head_dim = shape_.head_dim;
+  BlockKeys keys{block * kKeysPerBlock, 0};
+  keys.n = std::min(kKeysPerBlock, tile.first_position + tile.n_tokens - keys.first);
+  score_block(args, tile, keys, scratch);
+  for (int64_t row = 0; row < n_rows; ++row) {
+    const KeyRange seen = visible_keys(tile.first_position + row / group(), args.window, keys);
+    std::fill_n(states.mix + row * head_dim, head_dim, 0.0F);
+    states.max[row] = kMinusInfinity;
+    states.sum[row] = 0.0F;
+    if (seen.empty()) continue;
+    float* scores = scratch.scores.data() + row * kKeysPerBlock + seen.begin;
+    states.max[row] = row_max(scores, seen.end - seen.begin);
+    states.sum[row] = exp_row(scores, seen.end - seen.begin, states.max[row]);
+  }
+  mix_block(args, tile, keys, scratch, states);
+}
+
+void Attention::score_block(const AttentionArgs& args, const Tile& tile, const BlockKeys& keys,
+                            Scratch& scratch) const {
+  const int64_t n_rows = tile.n_tokens * group();
+  const int64_t head_dim = shape_.head_dim;
+  const quant::ConstMatrixF32 q{scratch.q.data(), n_rows, head_dim, head_dim};
+  for (int64_t done = 0; done < keys.n;) {
+    const KvRows page = tile.cache->keys(args.cache_layer, tile.kv_head, keys.first + done);
+    const int64_t n = std::min(page.n_rows, keys.n - done);
+    const quant::MatrixF32 scores{scratch.scores.data() + done, n_rows, n, kKeysPerBlock};
+    if (tile.cache->layout().dtype == DType::kF32) {
+      quant::gemm_f32({.x = q, .weights = page.data, .weight_stride = head_dim, .y = scores},
+                      *scratch.team);
+    } else {
+      quant::gemm_f16({.x = q,
+                       .weights = page.data,
+                       .weight_dtype = tile.cache->layout().dtype,
+                       .weight_stride = head_dim,
+                       .y = scores},
+                      *scratch.team);
+    }
+    done += n;
+  }
+}
+
+void Attention::mix_block(const AttentionArgs& args, const Tile& tile, const BlockKeys& keys,
+                          Scratch& scratch, const RowStates& states) const {
+  const int64_t n_rows = tile.n_tokens * group();
+  const int64_t head_dim = shape_.head_dim;
+  for (int64_t done = 0; done < keys.n;) {
+    const KvRows page = tile.cache->values(args.cache_layer, tile.kv_head, keys.first + done);
+    const int64_t n = std::min(page.n_rows, keys.n - done);
+    const float* values = widened_values(*tile.cache, page.data, n, scratch);
+    for (int64_t row = 0; row < n_rows; ++row) {
+      const KeyRange seen = visible_keys(tile.first_position + row / group(), args.window, keys);
+      const int64_t begin = std::max(seen.begin, done);
+      const int64_t end = std::min(seen.end, done + n);
+      if (begin >= end) continue;
+      add_weighted_rows(scratch.scores.data() + row * kKeysPerBlock + begin,
+                        values + (begin - done) * head_dim, end - begin, head_dim,
+                        states.mix + row * head_dim);
+    }
+    done += n;
+  }
+}
+
+const float* Attention::widened_values(const KvCache& cache, const std::byte* rows, int64_t n_rows,
+                                       Scratch& scratch) const {
+  if (cache.layout().dtype == DType::kF32) return reinterpret_cast<const float*>(rows);
+  const auto n = static_cast<size_t>(n_rows * shape_.head_dim);
+  scratch.values.resize(std::max(scratch.values.size(), n));
+  for (size_t i = 0; i < n; ++i) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, rows + i * sizeof bits, sizeof bits);
+    scratch.values[i] = formats::bf16_to_float(bits);
+  }
+  return scratch.values.data();
+}
+
+void Attention::merge(const RowStates& block, int64_t n_rows, const RowStates& total) const {
+  const int64_t head_dim = shape_.head_dim;
+  for (int64_t row = 0; row < n_rows; ++row) {
+    if (block.sum[row] == 0.0F) continue;
+    const float max = std::max(block.max[row], total.max[row]);
+    const float keep = std::exp(total.max[row] - max);
+    const float add = std::exp(block.max[row] - max);
+    total.max[row] = max;
+    total.sum[row] = total.sum[row] * keep + block.sum[row] * add;
+    float* mix = total.mix + row * head_dim;
+    const float* more = block.mix + row * head_dim;
+    for (int64_t i = 0; i < head_dim; ++i) mix[i] = mix[i] * keep + more[i] * add;
+  }
+}
+
+void Attention::write_out(const AttentionArgs& args, const Tile& tile,
+                          const RowStates& total) const {
+  const int64_t head_dim = shape_.head_dim;
+  for (int64_t row = 0; row < tile.n_tokens * group(); ++row) {
+    const int64_t head = tile.kv_head * group() + row % group();
+    float* out =
+        args.out.data + (tile.first_row + row / group()) * args.out.row_stride + head * head_dim;
+    const float* mix = total.mix + row * head_dim;
+    for (int64_t i = 0; i < head_dim; ++i) out[i] = mix[i] / total.sum[row];
+  }
+}
+
+}  // namespace llmq::runtime

@@ -1,0 +1,109 @@
+#include "runtime/attention/kv_cache.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "formats/error.h"
+#include "formats/float16.h"
+
+namespace llmq::runtime {
+namespace {
+
+using formats::DType;
+using formats::Error;
+using formats::ErrorCode;
+
+constexpr size_t kPageAlignment = 64;
+
+}  // namespace
+
+uint64_t KvLayout::page_size_bytes() const {
+  if (n_layers < 1 || n_kv_heads < 1 || head_dim < 1 || page_size < 1) {
+    throw formats::bad_input(
+        fmt::format("a KV cache of {} layers, {} heads, {} lanes and pages of {} tokens is not "
+                    "possible; each must be at least 1",
+                    n_layers, n_kv_heads, head_dim, page_size));
+  }
+  if (dtype != DType::kF32 && dtype != DType::kBF16) {
+    throw formats::bad_input(fmt::format("a KV cache of {} is not supported, only F32 and BF16",
+                                         formats::dtype_name(dtype)));
+  }
+  return formats::tensor_size_bytes(dtype, {n_layers, 2, n_kv_heads, page_size, head_dim});
+}
+
+KvCache::KvCache(const KvLayout& layout)
+    : layout_(layout),
+      element_size_bytes_(static_cast<int64_t>(formats::dtype_size_bytes(layout.dtype))),
+      page_size_bytes_(layout.page_size_bytes()) {}
+
+void KvCache::reserve(int64_t n_tokens) {
+  const auto n_pages =
+      static_cast<size_t>(n_tokens / layout_.page_size + (n_tokens % layout_.page_size != 0));
+  if (n_pages <= pages_.size()) return;
+  const size_t n_before = pages_.size();
+  const size_t rounded = (page_size_bytes_ + kPageAlignment - 1) / kPageAlignment * kPageAlignment;
+  pages_.reserve(n_pages);
+  while (pages_.size() < n_pages) {
+    Page page(static_cast<std::byte*>(std::aligned_alloc(kPageAlignment, rounded)));
+    if (page == nullptr) {
+      pages_.resize(n_before);
+      throw Error(ErrorCode::kMemory,
+                  fmt::format("no memory for the keys and values of {} tokens ({} pages of {} "
+                              "bytes); use a shorter input or a smaller KV dtype",
+                              n_tokens, n_pages, page_size_bytes_));
+    }
+    pages_.push_back(std::move(page));
+  }
+}
+
+void KvCache::store(int64_t layer, int64_t position, std::span<const float> key,
+                    std::span<const float> value) {
+  const auto head_dim = static_cast<size_t>(layout_.head_dim);
+  for (int64_t head = 0; head < layout_.n_kv_heads; ++head) {
+    const size_t at = static_cast<size_t>(head) * head_dim;
+    store_row(row(layer, false, head, position), key.subspan(at, head_dim));
+    store_row(row(layer, true, head, position), value.subspan(at, head_dim));
+  }
+}
+
+void KvCache::truncate(int64_t n_tokens) {
+  if (n_tokens >= length_) return;
+  length_ = n_tokens;
+  pages_.resize(
+      static_cast<size_t>(n_tokens / layout_.page_size + (n_tokens % layout_.page_size != 0)));
+}
+
+KvRows KvCache::keys(int64_t layer, int64_t head, int64_t position) const {
+  return {row(layer, false, head, position), layout_.page_size - position % layout_.page_size};
+}
+
+KvRows KvCache::values(int64_t layer, int64_t head, int64_t position) const {
+  return {row(layer, true, head, position), layout_.page_size - position % layout_.page_size};
+}
+
+uint64_t KvCache::size_bytes() const {
+  return pages_.size() * page_size_bytes_;
+}
+
+std::byte* KvCache::row(int64_t layer, bool is_value, int64_t head, int64_t position) const {
+  const int64_t slot = position % layout_.page_size;
+  const int64_t plane = (layer * 2 + (is_value ? 1 : 0)) * layout_.n_kv_heads + head;
+  const int64_t element = (plane * layout_.page_size + slot) * layout_.head_dim;
+  return pages_[static_cast<size_t>(position / layout_.page_size)].get() +
+         element * element_size_bytes_;
+}
+
+void KvCache::store_row(std::byte* to, std::span<const float> from) const {
+  if (layout_.dtype == DType::kF32) {
+    std::memcpy(to, from.data(), from.size_bytes());
+    return;
+  }
+  for (const float value : from) {
+    const uint16_t bits = formats::float_to_bf16(value);
+    std::memcpy(to, &bits, sizeof bits);
+    to += sizeof bits;
+  }
+}
+
+}  // namespace llmq::runtime

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "formats/dtype.h"
+
+namespace llmq::runtime {
+
+/// What a KV cache stores per token.
+struct KvLayout {
+  int64_t n_layers = 0;
+  int64_t n_kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t page_size = 128;  ///< tokens per page, at least 1
+  /// kF32 keeps what attention computes with; kBF16 rounds keys (after RoPE) and values to nearest
+  /// even when they are stored, before anything reads them.
+  formats::DType dtype = formats::DType::kF32;
+
+  /// Bytes of one page: keys and values of page_size tokens in all layers. Throws Error{kBadInput}
+  /// when an extent is not positive, dtype is another one, or the product overflows.
+  [[nodiscard]] uint64_t page_size_bytes() const;
+};
+
+/// Consecutive stored keys or values of one head: row i begins at data + i·head_dim elements.
+struct KvRows {
+  const std::byte* data = nullptr;  ///< [n_rows, head_dim] of KvLayout::dtype
+  int64_t n_rows = 0;
+};
+
+/// Keys and values of one sequence, in pages that are allocated as the sequence grows and never
+/// move. Positions are 0-based. Not thread-safe, but different (layer, position) may be stored, and
+/// anything read, by several threads at a time.
+class KvCache {
+ public:
+  /// Allocates nothing yet. Throws as KvLayout::page_size_bytes.
+  explicit KvCache(const KvLayout& layout);
+
+  [[nodiscard]] const KvLayout& layout() const { return layout_; }
+
+  /// Tokens whose keys and values are complete in all layers.
+  [[nodiscard]] int64_t length() const { return length_; }
+
+  /// Makes room for positions below `n_tokens`. Throws Error{kMemory} when it cannot be had; the
+  /// cache is unchanged then.
+  void reserve(int64_t n_tokens);
+
+  /// Stores key and value of every head at `position` (reserved) of `layer`; both are
+  /// [n_kv_heads, head_dim].
+  void store(int64_t layer, int64_t position, std::span<const float> key,
+             std::span<const float> value);
+
+  /// Marks `n_tokens` more tokens as complete.
+  void advance(int64_t n_tokens) { length_ += n_tokens; }
+
+  /// Forgets everything from position `n_tokens` on; pages that become empty are freed.
+  void truncate(int64_t n_tokens);
+
+  /// Keys (values) of `head` from `position` to the end of its page.
+  [[nodiscard]] KvRows keys(int64_t layer, int64_t head, int64_t position) const;
+  [[nodiscard]] KvRows values(int64_t layer, int64_t head, int64_t position) const;
+
+  /// Bytes of the pages held.
+  [[nodiscard]] uint64_t size_bytes() const;
+
+ private:
+  struct Free {
+    void operator()(std::byte* page) const { std::free(page); }
+  };
+  using Page = std::unique_ptr<std::byte, Free>;  // [n_layers, 2, n_kv_heads, page_size, head_dim]
+
+  [[nodiscard]] std::byte* row(int64_t layer, bool is_value, int64_t head, int64_t position) const;
+  void store_row(std::byte* to, std::span<const float> from) const;
+
+  KvLayout layout_;
+  int64_t element_size_bytes_ = 0;
+  uint64_t page_size_bytes_ = 0;
+  int64_t length_ = 0;
+  std::vector<Page> pages_;
+};
+
+}  // namespace llmq::runtime

@@ -1,0 +1,178 @@
+#include "runtime/model/decoder.h"
+
+#include <algorithm>
+
+#include "runtime/attention/row_ops.h"
+
+namespace llmq::runtime {
+namespace {
+
+using formats::FusedGroup;
+using quant::ConstMatrixF32;
+using quant::MatrixF32;
+using quant::ThreadTeam;
+
+// Elements of one task of the loops between linears: long against the start of a parallel region.
+constexpr int64_t kElementsPerTask = int64_t{16} << 10;
+
+ConstMatrixF32 readable(const MatrixF32& m) {
+  return {m.data, m.n_rows, m.n_cols, m.row_stride};
+}
+
+/// Calls fn(begin, end) for ranges of rows of `n_cols` elements.
+template <typename Fn>
+void for_row_ranges(int64_t n_rows, int64_t n_cols, ThreadTeam& team, const Fn& fn) {
+  const int64_t step = std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(n_cols, 1));
+  team.parallel_for((n_rows + step - 1) / step, [&](int64_t task, int) {
+    fn(task * step, std::min(n_rows, (task + 1) * step));
+  });
+}
+
+void add_rows(const ConstMatrixF32& x, const MatrixF32& y, ThreadTeam& team) {
+  for_row_ranges(x.n_rows, x.n_cols, team, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* from = x.data + row * x.row_stride;
+      float* to = y.data + row * y.row_stride;
+      for (int64_t i = 0; i < x.n_cols; ++i) to[i] += from[i];
+    }
+  });
+}
+
+void silu_multiply(const ConstMatrixF32& up, const MatrixF32& gate, ThreadTeam& team) {
+  for_row_ranges(up.n_rows, up.n_cols, team, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      silu_multiply_row(up.data + row * up.row_stride, gate.data + row * gate.row_stride,
+                        up.n_cols);
+  });
+}
+
+void norm_rows(const NormWeights& norm, double epsilon, const ConstMatrixF32& x,
+               const MatrixF32& y) {
+  const float* bias = norm.bias.empty() ? nullptr : norm.bias.data();
+  for (int64_t row = 0; row < x.n_rows; ++row) {
+    rms_norm_row(x.data + row * x.row_stride, norm.weight.data(), bias, static_cast<float>(epsilon),
+                 x.n_cols, y.data + row * y.row_stride);
+  }
+}
+
+AttentionShape attention_shape(const formats::ModelConfig& config) {
+  return {config.n_heads, config.n_kv_heads, config.head_dim};
+}
+
+void observe(const LinearInputObserver& observer, FusedGroup group, const MatrixF32& x) {
+  if (observer) observer(group, readable(x));
+}
+
+}  // namespace
+
+DecoderRunner::DecoderRunner(const formats::ModelConfig& config, ThreadTeam& team)
+    : config_(config),
+      team_(team),
+      rope_(rope_frequencies(config)),
+      attention_(attention_shape(config)) {}
+
+void DecoderRunner::begin(std::span<const BatchSegment> segments) {
+  segments_ = segments;
+  n_rows_ = 0;
+  positions_.clear();
+  for (const BatchSegment& segment : segments) {
+    segment.cache->reserve(segment.first_position + segment.n_rows);
+    n_rows_ = std::max(n_rows_, segment.first_row + segment.n_rows);
+    positions_.resize(static_cast<size_t>(n_rows_));
+    for (int64_t i = 0; i < segment.n_rows; ++i)
+      positions_[static_cast<size_t>(segment.first_row + i)] = segment.first_position + i;
+  }
+  rope_.set_positions(positions_);
+}
+
+void DecoderRunner::run_layer(const LayerWeights& weights, LayerIndex index,
+                              const MatrixF32& hidden, const LinearInputObserver& observer) {
+  if (n_rows_ == 0) return;
+  attend(weights, index, hidden, observer);
+  feed_forward(weights, hidden, observer);
+}
+
+void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const MatrixF32& hidden,
+                           const LinearInputObserver& observer) {
+  const MatrixF32 normed = scratch(normed_, config_.hidden_size);
+  rms_norm(weights.input_norm, config_.rms_norm_eps, readable(hidden), normed, team_);
+  observe(observer, FusedGroup::kQkv, normed);
+  const MatrixF32 q = scratch(q_, config_.n_heads * config_.head_dim);
+  const MatrixF32 k = scratch(k_, config_.n_kv_heads * config_.head_dim);
+  const MatrixF32 v = scratch(v_, config_.n_kv_heads * config_.head_dim);
+  apply_linear(weights.q, readable(normed), q, team_);
+  apply_linear(weights.k, readable(normed), k, team_);
+  apply_linear(weights.v, readable(normed), v, team_);
+  rotate_and_store(weights, index.cache_layer);
+
+  const MatrixF32 mixed = scratch(mixed_, config_.n_heads * config_.head_dim);
+  const bool has_window =
+      config_.sliding_window.has_value() && index.model_layer >= config_.first_window_layer;
+  attention_.run({.q = readable(q),
+                  .out = mixed,
+                  .segments = segments_,
+                  .cache_layer = index.cache_layer,
+                  .window = has_window ? *config_.sliding_window : 0},
+                 team_);
+  observe(observer, FusedGroup::kAttentionOut, mixed);
+  apply_linear(weights.o, readable(mixed), normed, team_);
+  add_rows(readable(normed), hidden, team_);
+}
+
+void DecoderRunner::rotate_and_store(const LayerWeights& weights, int64_t cache_layer) {
+  const int64_t head_dim = config_.head_dim;
+  const int64_t n_key = config_.n_kv_heads * head_dim;
+  const int64_t n_query = config_.n_heads * head_dim;
+  const auto finish_heads = [&](std::span<const float> norm, float* heads, int64_t n_heads,
+                                int64_t row) {
+    if (!norm.empty()) {
+      const MatrixF32 view{heads, n_heads, head_dim, head_dim};
+      norm_rows({norm, {}}, config_.rms_norm_eps, readable(view), view);
+    }
+    rope_.rotate(row, heads, n_heads, head_dim);
+  };
+  for (const BatchSegment& segment : segments_) {
+    for_row_ranges(segment.n_rows, n_query + n_key, team_, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t row = segment.first_row + i;
+        float* key = k_.data() + row * n_key;
+        finish_heads(weights.q_norm, q_.data() + row * n_query, config_.n_heads, row);
+        finish_heads(weights.k_norm, key, config_.n_kv_heads, row);
+        segment.cache->store(cache_layer, segment.first_position + i,
+                             {key, static_cast<size_t>(n_key)},
+                             {v_.data() + row * n_key, static_cast<size_t>(n_key)});
+      }
+    });
+  }
+}
+
+void DecoderRunner::feed_forward(const LayerWeights& weights, const MatrixF32& hidden,
+                                 const LinearInputObserver& observer) {
+  const MatrixF32 normed = scratch(normed_, config_.hidden_size);
+  rms_norm(weights.post_attention_norm, config_.rms_norm_eps, readable(hidden), normed, team_);
+  observe(observer, FusedGroup::kGateUp, normed);
+  const MatrixF32 gate = scratch(gate_, weights.gate.n_out);
+  const MatrixF32 up = scratch(up_, weights.up.n_out);
+  apply_linear(weights.gate, readable(normed), gate, team_);
+  apply_linear(weights.up, readable(normed), up, team_);
+  silu_multiply(readable(up), gate, team_);
+  observe(observer, FusedGroup::kDown, gate);
+  apply_linear(weights.down, readable(gate), normed, team_);
+  add_rows(readable(normed), hidden, team_);
+}
+
+MatrixF32 DecoderRunner::scratch(std::vector<float>& buffer, int64_t n_cols) const {
+  const auto size = static_cast<size_t>(n_rows_ * n_cols);
+  if (buffer.size() < size) buffer.resize(size);
+  return {buffer.data(), n_rows_, n_cols, n_cols};
+}
+
+void rms_norm(const NormWeights& norm, double epsilon, const ConstMatrixF32& x, const MatrixF32& y,
+              ThreadTeam& team) {
+  for_row_ranges(x.n_rows, x.n_cols, team, [&](int64_t begin, int64_t end) {
+    norm_rows(norm, epsilon, {x.data + begin * x.row_stride, end - begin, x.n_cols, x.row_stride},
+              {y.data + begin * y.row_stride, end - begin, y.n_cols, y.row_stride});
+  });
+}
+
+}  // namespace llmq::runtime

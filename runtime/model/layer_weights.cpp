@@ -1,0 +1,222 @@
+#include "runtime/model/layer_weights.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "formats/error.h"
+#include "formats/float16.h"
+
+namespace llmq::runtime {
+namespace {
+
+using formats::bad_input;
+using formats::Checkpoint;
+using formats::Description;
+using formats::DType;
+using formats::Error;
+using formats::ModelConfig;
+using formats::ModuleRow;
+using formats::Role;
+using formats::Scheme;
+using formats::Shape;
+using formats::StoredTensor;
+
+void check_shape(const StoredTensor& tensor, const Shape& shape) {
+  if (tensor.shape == shape) return;
+  throw bad_input(fmt::format("{} has shape {} where config.json asks for {}", tensor.name,
+                              formats::shape_string(tensor.shape), formats::shape_string(shape)));
+}
+
+std::vector<float> to_float(const StoredTensor& tensor) {
+  const size_t element = formats::dtype_size_bytes(tensor.dtype);
+  std::vector<float> values(tensor.bytes.size() / element);
+  if (tensor.dtype == DType::kF32) {
+    std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
+    return values;
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, tensor.bytes.data() + i * element, element);
+    values[i] =
+        tensor.dtype == DType::kBF16 ? formats::bf16_to_float(bits) : formats::fp16_to_float(bits);
+  }
+  return values;
+}
+
+void check_executable(const ModelConfig& config, const Description* description) {
+  if (config.n_experts > 0) {
+    throw bad_input(
+        fmt::format("model_type {} has {} experts; this version of llmq runs models with one MLP "
+                    "per layer only",
+                    config.model_type, config.n_experts));
+  }
+  if (config.hidden_act != "silu" && config.hidden_act != "swish") {
+    throw bad_input(fmt::format("hidden_act \"{}\" of config.json is not supported, only silu",
+                                config.hidden_act));
+  }
+  if (description == nullptr) return;
+  for (const std::string& type : {description->kv_quant_type, description->fa_quant_type}) {
+    if (type.empty()) continue;
+    throw bad_input(fmt::format(
+        "{} describes {} attention, which this version of llmq does not run; quantize without it",
+        formats::kDescriptionFile, type));
+  }
+}
+
+}  // namespace
+
+WeightLoader::WeightLoader(const Checkpoint& checkpoint, const ModelConfig& config,
+                           const Description* description)
+    : checkpoint_(checkpoint),
+      config_(config),
+      description_(description),
+      architecture_(formats::architecture_of(config)) {
+  check_executable(config, description);
+}
+
+LayerWeights WeightLoader::layer(int64_t layer_index) {
+  LayerWeights weights;
+  weights.input_norm = norm(Role::kInputNorm, layer_index);
+  weights.q = linear(Role::kQ, layer_index);
+  weights.k = linear(Role::kK, layer_index);
+  weights.v = linear(Role::kV, layer_index);
+  weights.q_norm = head_norm(Role::kQNorm, layer_index);
+  weights.k_norm = head_norm(Role::kKNorm, layer_index);
+  weights.o = linear(Role::kO, layer_index);
+  weights.post_attention_norm = norm(Role::kPostAttentionNorm, layer_index);
+  weights.gate = linear(Role::kGate, layer_index);
+  weights.up = linear(Role::kUp, layer_index);
+  weights.down = linear(Role::kDown, layer_index);
+  return weights;
+}
+
+OuterWeights WeightLoader::outer() {
+  const bool has_embedding = has_module(Role::kEmbedding, -1);
+  const bool has_head = has_module(Role::kHead, -1);
+  const bool is_tied = config_.tie_word_embeddings;
+  OuterWeights weights;
+  weights.embedding =
+      linear(is_tied && !has_embedding && has_head ? Role::kHead : Role::kEmbedding, -1);
+  weights.final_norm = norm(Role::kFinalNorm, -1);
+  const bool uses_stored_head = has_head && (!is_tied || description_ != nullptr);
+  // Files without a head of their own are tied, whatever config.json says.
+  weights.head = uses_stored_head ? linear(Role::kHead, -1) : weights.embedding;
+  return weights;
+}
+
+bool WeightLoader::has_module(Role role, int64_t layer_index) const {
+  const ModuleRow& row = formats::module_row(architecture_, role);
+  return checkpoint_.find(formats::module_path(row, layer_index) + ".weight") != nullptr;
+}
+
+LinearWeights WeightLoader::linear(Role role, int64_t layer_index) {
+  const ModuleRow& row = formats::module_row(architecture_, role);
+  const std::string module = formats::module_path(row, layer_index);
+  const StoredTensor& tensor = checkpoint_.at(module + ".weight");
+  LinearWeights linear;
+  linear.scheme = scheme_of(tensor);
+  linear.n_out = formats::extent_of(row.n_out, config_);
+  linear.n_in = formats::extent_of(row.n_in, config_);
+  linear.dtype = tensor.dtype;
+  linear.weight = tensor.bytes;
+  if (linear.scheme == Scheme::kW8A16 && description_ != nullptr)
+    linear.group_size = description_->group_size;
+  if (can_execute(linear.scheme)) {
+    check_shape(tensor, {linear.n_out, linear.n_in});
+    add_scales(module, linear);
+    const std::span<const float> bias = optional_bias(row, module);
+    linear.bias = bias.empty() ? nullptr : bias.data();
+  }
+  try {
+    check_linear(linear);
+  } catch (const Error& error) {
+    throw error.with_context(tensor.name);
+  }
+  return linear;
+}
+
+void WeightLoader::add_scales(const std::string& module, LinearWeights& linear) {
+  const formats::LinearExtents extents{linear.n_out, linear.n_in, linear.group_size};
+  for (const formats::TensorRule& rule : formats::scheme_row(linear.scheme).tensors) {
+    const bool is_scale = rule.suffix == ".weight_scale";
+    if (!is_scale && rule.suffix != ".weight_offset") continue;
+    const std::string name = module + std::string(rule.suffix);
+    Shape shape;
+    try {
+      shape = formats::resolve_shape(rule.shape, extents);
+    } catch (const Error& error) {
+      throw error.with_context(name);
+    }
+    const std::span<const float> values = vector(name, shape);
+    const bool all_zero = std::all_of(values.begin(), values.end(), [](float v) { return v == 0; });
+    if (is_scale) {
+      linear.scale = values.data();
+    } else if (!all_zero) {
+      linear.offset = values.data();
+    }
+  }
+}
+
+NormWeights WeightLoader::norm(Role role, int64_t layer_index) {
+  const ModuleRow& row = formats::module_row(architecture_, role);
+  const std::string module = formats::module_path(row, layer_index);
+  const Shape shape{formats::extent_of(row.n_out, config_)};
+  return {vector(module + ".weight", shape), optional_bias(row, module)};
+}
+
+std::span<const float> WeightLoader::head_norm(Role role, int64_t layer_index) {
+  const ModuleRow* row = formats::find_module_row(architecture_, role);
+  if (row == nullptr) return {};
+  return vector(formats::module_path(*row, layer_index) + ".weight",
+                {formats::extent_of(row->n_out, config_)});
+}
+
+std::span<const float> WeightLoader::vector(const std::string& name, const Shape& shape) {
+  const StoredTensor& tensor = checkpoint_.at(name);
+  check_shape(tensor, shape);
+  if (!formats::is_weight_float(tensor.dtype)) {
+    throw bad_input(fmt::format("{} is stored as {}; it must be F32, F16 or BF16", name,
+                                formats::dtype_name(tensor.dtype)));
+  }
+  std::vector<float> values = to_float(tensor);
+  const auto wrong =
+      std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
+  if (wrong != values.end()) {
+    throw bad_input(fmt::format("{} holds {} at element {}; the file is damaged", name, *wrong,
+                                wrong - values.begin()));
+  }
+  converted_size_bytes_ += values.size() * sizeof(float);
+  return vectors_.emplace_back(std::move(values));
+}
+
+std::span<const float> WeightLoader::optional_bias(const ModuleRow& row,
+                                                   const std::string& module) {
+  const std::string name = module + ".bias";
+  // Quantizers that shift activations give biases to modules that have none otherwise.
+  const bool is_added = description_ != nullptr && checkpoint_.find(name) != nullptr;
+  if (!formats::has_bias(row, config_) && !is_added) return {};
+  return vector(name, {formats::extent_of(row.n_out, config_)});
+}
+
+Scheme WeightLoader::scheme_of(const StoredTensor& tensor) const {
+  const std::string_view tag =
+      description_ == nullptr ? std::string_view{} : description_->tag_of(tensor.name);
+  if (tag.empty()) {
+    if (formats::is_weight_float(tensor.dtype)) return Scheme::kFloat;
+    throw bad_input(
+        fmt::format("{} is stored as {}, but {}", tensor.name, formats::dtype_name(tensor.dtype),
+                    description_ == nullptr ? "there is no quant_model_description.json beside it"
+                                            : "quant_model_description.json does not name it"));
+  }
+  try {
+    return formats::parse_scheme_tag(tag);
+  } catch (const Error& error) {
+    throw error.with_context(tensor.name);
+  }
+}
+
+}  // namespace llmq::runtime

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "formats/architecture.h"
+#include "formats/checkpoint.h"
+#include "formats/description.h"
+#include "formats/model_config.h"
+#include "runtime/model/linear.h"
+
+namespace llmq::runtime {
+
+/// An RMSNorm (arXiv 1910.07467): x / √(mean(x²) + ε) · weight (+ bias, which quantizers that shift
+/// activations add; empty for none).
+struct NormWeights {
+  std::span<const float> weight;
+  std::span<const float> bias;
+};
+
+/// The weights of one decoder layer with one MLP, as views. Norms of heads that a family does not
+/// have are empty.
+struct LayerWeights {
+  NormWeights input_norm;           ///< [hidden]
+  LinearWeights q;                  ///< [n_heads·head_dim, hidden]
+  LinearWeights k;                  ///< [n_kv_heads·head_dim, hidden]
+  LinearWeights v;                  ///< [n_kv_heads·head_dim, hidden]
+  std::span<const float> q_norm;    ///< [head_dim], applied to each head before RoPE
+  std::span<const float> k_norm;    ///< [head_dim]
+  LinearWeights o;                  ///< [hidden, n_heads·head_dim]
+  NormWeights post_attention_norm;  ///< [hidden]
+  LinearWeights gate;               ///< [intermediate, hidden]
+  LinearWeights up;                 ///< [intermediate, hidden]
+  LinearWeights down;               ///< [hidden, intermediate]
+};
+
+/// What a model has outside its layers.
+struct OuterWeights {
+  LinearWeights embedding;  ///< [vocab, hidden]; rows are looked up
+  NormWeights final_norm;   ///< [hidden]
+  LinearWeights head;       ///< [vocab, hidden]; the embedding's matrix where it is tied
+};
+
+/// Makes views of a checkpoint's tensors by the architecture and scheme tables. Large matrices stay
+/// where the file is mapped; norms, biases, scales and offsets are converted to float32 once and
+/// live as long as this object. Not thread-safe.
+class WeightLoader {
+ public:
+  /// All three must outlive the views. `description` is null for a folder without a description
+  /// file, whose weights are all float then. Throws Error{kBadInput} for an architecture that is
+  /// unknown or cannot be executed (experts, an activation other than SiLU), and for a description
+  /// with a quantized KV cache or attention.
+  WeightLoader(const formats::Checkpoint& checkpoint, const formats::ModelConfig& config,
+               const formats::Description* description);
+
+  /// Throws Error{kBadInput} naming the tensor that is missing, has another shape or dtype than the
+  /// tables say, contradicts the description, or holds a scale that is not finite.
+  [[nodiscard]] LayerWeights layer(int64_t layer_index);
+
+  /// Embedding, final norm and head. Where config.json ties them, one stored matrix serves for
+  /// both: the embedding's, or the head's when that alone is there. A quantizer may have changed
+  /// the copy it made of a tied head, so a folder with a description uses a stored head. Errors as
+  /// layer().
+  [[nodiscard]] OuterWeights outer();
+
+  /// Bytes of the float32 copies made so far.
+  [[nodiscard]] uint64_t converted_size_bytes() const { return converted_size_bytes_; }
+
+ private:
+  [[nodiscard]] bool has_module(formats::Role role, int64_t layer_index) const;
+  LinearWeights linear(formats::Role role, int64_t layer_index);
+  void add_scales(const std::string& module, LinearWeights& linear);
+  NormWeights norm(formats::Role role, int64_t layer_index);
+  std::span<const float> head_norm(formats::Role role, int64_t layer_index);
+  std::span<const float> vector(const std::string& name, const formats::Shape& shape);
+  std::span<const float> optional_bias(const formats::ModuleRow& row, const std::string& module);
+  [[nodiscard]] formats::Scheme scheme_of(const formats::StoredTensor& tensor) const;
+
+  const formats::Checkpoint& checkpoint_;
+  const formats::ModelConfig& config_;
+  const formats::Description* description_;
+  const formats::Architecture& architecture_;
+  std::vector<std::vector<float>> vectors_;
+  uint64_t converted_size_bytes_ = 0;
+};
+
+}  // namespace llmq::runtime

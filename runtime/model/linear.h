@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "formats/dtype.h"
+#include "formats/scheme.h"
+#include "quant/kernels/gemm_f32/matrix_f32.h"
+#include "quant/kernels/thread_team.h"
+
+namespace llmq::runtime {
+
+/// A linear as it is executed: y = x · Wᵀ + bias. A view; whoever made it owns the memory (a mapped
+/// checkpoint, or the pipeline in the middle of quantizing a layer).
+struct LinearWeights {
+  formats::Scheme scheme = formats::Scheme::kFloat;
+  /// Of the stored weight: F32, BF16 or F16 for kFloat, I8 for kW8A16.
+  formats::DType dtype = formats::DType::kF32;
+  /// [n_out, n_in] row-major in `dtype`, at any alignment.
+  std::span<const std::byte> weight;
+  int64_t n_out = 0;
+  int64_t n_in = 0;
+  /// Inputs that share a scale; 0: one scale per output.
+  int64_t group_size = 0;
+  /// float32 [n_out], or [n_out, n_in/group_size]; kW8A16: a weight is worth (q − offset)·scale.
+  const float* scale = nullptr;
+  /// As scale; null for zeros.
+  const float* offset = nullptr;
+  /// float32 [n_out], or null for none.
+  const float* bias = nullptr;
+
+  [[nodiscard]] bool empty() const { return weight.data() == nullptr; }
+};
+
+/// True when this build executes linears of `scheme`.
+bool can_execute(formats::Scheme scheme);
+
+/// Checks that a view is complete: an executable scheme with its dtype, byte count and scales.
+/// Throws Error{kBadInput} saying what does not fit (the caller adds the tensor's name).
+void check_linear(const LinearWeights& linear);
+
+/// y = x · Wᵀ + bias with float32 activations and accumulation. x [m, n_in]; y [m, n_out] is
+/// overwritten and may not overlap x. The bits of y do not depend on threads, instruction set or on
+/// how rows are divided over calls. Throws Error{kInternal} where shapes do not fit.
+void apply_linear(const LinearWeights& linear, const quant::ConstMatrixF32& x,
+                  const quant::MatrixF32& y, quant::ThreadTeam& team);
+
+/// Row `row` of W as float32 values (an embedding look-up); `out` has n_in floats. `row` must be in
+/// [0, n_out). The bias is not added.
+void widen_row(const LinearWeights& linear, int64_t row, std::span<float> out);
+
+}  // namespace llmq::runtime
