@@ -5,7 +5,7 @@ set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/corpus" || exit 1
 
 # --- safetensors: 8-byte little-endian header length, JSON header, data -----------------------------
-mkdir -p fuzz_safetensors fuzz_json fuzz_config
+mkdir -p fuzz_safetensors fuzz_json fuzz_config fuzz_recipe
 
 # le64 NUMBER: eight bytes, least significant first.
 le64() {
@@ -89,3 +89,17 @@ config experts_more_than_exist "{$base,\"num_experts\":2,\"num_experts_per_tok\"
 config experts_step_zero "{$base,\"num_experts\":2,\"num_experts_per_tok\":1,\"moe_intermediate_size\":32,\"decoder_sparse_step\":0}"
 config no_keys '{}'
 config not_object '[{}]'
+
+# --- recipes, and pattern + newline + name ----------------------------------------------------------
+recipe() { printf '%b' "$2" >"fuzz_recipe/$1"; }
+recipe valid '{"name":"mine","summary":"s","families":["qwen2"],"keep_float":["lm_head"],"rules":[{"match":"*.mlp.*","scheme":"W4A16","symmetric":false,"group_size":64},{"match":"*","scheme":"W8A8"}]}'
+recipe no_rules '{"name":"mine","rules":[]}'
+recipe rules_of_text '{"name":"mine","rules":["*"]}'
+recipe unknown_scheme '{"name":"mine","rules":[{"match":"*","scheme":"W3A3"}]}'
+recipe unknown_key '{"name":"mine","rules":[],"wat":1}'
+recipe negative_group '{"name":"mine","rules":[{"match":"*","scheme":"W4A16","group_size":-64}]}'
+recipe names_of_numbers '{"name":1,"keep_float":[2],"rules":[]}'
+recipe pattern_of_layers '*.layers.*.mlp.down_proj\nmodel.layers.11.mlp.down_proj'
+recipe pattern_that_backtracks 'a*a*a*a*a*a*a*a*a*a*b\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'
+recipe pattern_empty '\nname'
+recipe pattern_of_stars '***\n'

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Proves that check_includes.sh accepts a clean tree and names each kind of violation.
-# Usage: test_check_includes.sh PATH_OF_CHECK_INCLUDES
+# Proves that check_includes.sh and check_isa_symbols.sh accept what is right and name each kind of
+# violation. Usage: test_checks.sh C++_COMPILER
 set -u
-check=$(realpath "${1:?}")
+compiler=${1:?}
+tools=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
+check=$tools/check_includes.sh
 root=$(mktemp -d)
-trap 'rm -rf "$root"' EXIT
+trap 'rm -rf "${root%/build}"' EXIT
 cd "$root" || exit 2
 mkdir -p formats quant/kernels/dot convert
 failures=0
@@ -51,7 +53,24 @@ put quant/kernels/dot/dot.h '#include <vector>'
 expect "library header through the family header" '^quant/kernels/dot/dot.h:1: <vector> reaches'
 clean
 put quant/kernels/dot/dot_avx2.cpp '#include "formats/error.h"'
-expect "foreign header in an instruction set file" 'only headers of its own folder'
+expect "foreign header in an instruction set file" 'only headers of quant/kernels'
 
-echo "$((8 - failures)) passed, $failures failed"
+# objects GENERIC_FUNCTION ISA_FUNCTION: two objects, each with one inline function.
+objects() {
+  local folder=llmq_quant.dir/kernels/dot
+  mkdir -p build/$folder
+  put generic.cpp "inline int $1(int x) { return x * x; }" "int (*use)(int) = $1;"
+  put wide.cpp "inline int $2(int x) { return x * x; }" "int (*use)(int) = $2;"
+  "$compiler" -c generic.cpp -o build/$folder/dot.cpp.o
+  "$compiler" -mavx2 -c wide.cpp -o build/$folder/dot_avx2.cpp.o
+}
+
+check=$tools/check_isa_symbols.sh
+root=$root/build
+objects square square_wide
+expect "inline functions of their own" ""
+objects square square
+expect "inline function shared with an instruction set" '^square\(int\): compiled for .*avx2'
+
+echo "$((10 - failures)) passed, $failures failed"
 ((failures == 0))
