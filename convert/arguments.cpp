@@ -16,7 +16,7 @@ struct ForeignOption {
   std::string_view why;
 };
 
-constexpr std::array<ForeignOption, 9> kUnnecessary{{
+constexpr std::array<ForeignOption, 10> kUnnecessary{{
     {"device-type", false, "llmq needs no accelerator"},
     {"device", false, "llmq needs no accelerator"},
     {"use-devices", false, "llmq needs no accelerator"},
@@ -25,6 +25,7 @@ constexpr std::array<ForeignOption, 9> kUnnecessary{{
     {"fa3-use-anti-calib", true, "the calibration set serves both"},
     {"scenario", false, "the files written load in every engine that knows the type"},
     {"config-path", false, "recipes are given with --recipe"},
+    {"model-type", false, "config.json says what the model is"},
     {"tokenizer-args", false, "the tokenizer's own files decide"},
 }};
 

@@ -5,6 +5,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <new>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "convert/arguments.h"
 #include "convert/commands/commands.h"
@@ -34,16 +37,29 @@ void add_common_options(CLI::App& command, CommonOptions& options) {
       ->check(CLI::IsMember({"quiet", "error", "warning", "info", "debug"}));
 }
 
+/// A sentence when the first word is not one of the subcommands.
+std::optional<std::string> unknown_subcommand(const CLI::App& app,
+                                              const std::vector<std::string>& words) {
+  if (words.empty() || words.front().starts_with('-') || !app.get_subcommands().empty())
+    return std::nullopt;
+  std::string known;
+  for (const CLI::App* command : app.get_subcommands({}))
+    known += (known.empty() ? "" : ", ") + command->get_name();
+  return fmt::format("unknown subcommand \"{}\"; known are {}", words.front(), known);
+}
+
 /// Bad usage found by the parser: one sentence instead of the parser's own exit codes.
-int report_parse_error(const CLI::App& app, const CLI::ParseError& error, bool json) {
+int report_parse_error(const CLI::App& app, const CLI::ParseError& error,
+                       const std::vector<std::string>& words) {
+  const bool json = std::find(words.begin(), words.end(), "--json") != words.end();
   if (error.get_exit_code() == 0) {
     app.exit(error);
     return 0;
   }
   Console console(json, LogLevel::kInfo);
-  std::string sentence = error.what();
+  std::string sentence = unknown_subcommand(app, words).value_or(error.what());
   std::replace(sentence.begin(), sentence.end(), '\n', ' ');
-  while (sentence.ends_with(' ') || sentence.ends_with('.')) sentence.pop_back();
+  sentence.erase(sentence.find_last_not_of(" .") + 1);
   const auto chosen = app.get_subcommands();
   console.error(ErrorCode::kUsage,
                 fmt::format("{}; see llmq {}--help", sentence,

@@ -58,6 +58,8 @@ class CheckedBuilder : public nlohmann::json_sax<Json> {
                    const nlohmann::detail::exception& e) override {
     std::string reason = e.what();
     if (const size_t at = reason.find("syntax error"); at != std::string::npos) reason.erase(0, at);
+    // What follows quotes the file's bytes, which may be anything.
+    if (const size_t at = reason.find("; last read"); at != std::string::npos) reason.erase(at);
     throw bad_input(
         fmt::format("{}: not valid JSON at byte {} ({}); the file is damaged or truncated", origin_,
                     position, reason.substr(0, 200)));

@@ -39,18 +39,18 @@ void check_destination(const fs::path& destination, const fs::path& source, bool
   const fs::path from = resolved(source);
   const std::string name = destination.string();
   if (is_inside(to, from)) {
-    throw usage_error("destination " + name +
+    throw bad_input("destination " + name +
                       " is the source folder or inside it; choose a folder elsewhere");
   }
   if (is_inside(from, to)) {
-    throw usage_error("destination " + name +
+    throw bad_input("destination " + name +
                       " contains the source folder; choose a folder elsewhere");
   }
   if (fs::exists(to) && !fs::is_directory(to)) {
-    throw usage_error("destination " + name + " is a file; choose another folder");
+    throw bad_input("destination " + name + " is a file; choose another folder");
   }
   if (fs::exists(to) && !fs::is_empty(to) && !force) {
-    throw usage_error("destination " + name +
+    throw bad_input("destination " + name +
                       " is not empty; choose another folder or give --force to replace it");
   }
 }

@@ -9,7 +9,7 @@ namespace llmq::formats {
 class StagingFolder {
  public:
   /// Checks that `destination` may be written: absent or empty (or `force`), not the source, not
-  /// inside it, and not a folder that contains it. Throws Error{kUsage} with the remedy, Error{kIo}
+  /// inside it, and not a folder that contains it. Throws Error{kBadInput} with the remedy, Error{kIo}
   /// where the parent is not writable. Makes or reopens the staging folder.
   StagingFolder(const std::filesystem::path& destination, const std::filesystem::path& source,
                 bool force);

@@ -8,7 +8,7 @@
 namespace llmq::convert {
 
 void add_recipe_options(CLI::App& command, FolderOptions& options) {
-  command.add_option("--type", options.type,
+  command.add_option("--type,--quant-type", options.type,
                      "Quantization type: a built-in recipe (an unknown one prints the list)");
   command.add_option("--recipe", options.recipe_file,
                      "Recipe file instead of a type; llmq plan --print-recipe shows one");

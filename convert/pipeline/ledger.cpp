@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
+#include <map>
 #include <optional>
 #include <set>
 
@@ -76,9 +76,16 @@ class LedgerBuilder {
   }
 
   Ledger build() {
+    for (size_t i = 0; i < expected_.size(); ++i) order_[expected_[i].name] = i;
     for (const ExpectedTensor& expected : expected_) add_expected(expected);
     for (const StoredTensor& tensor : source_.tensors()) {
       if (!known_.contains(tensor.name)) add_unknown(tensor);
+    }
+    for (LedgerEntry& entry : ledger_.entries) {
+      for (OutputModule& output : entry.outputs) {
+        const auto known = order_.find(output.tensors.front().name);
+        output.order = known != order_.end() ? known->second : order_.size();
+      }
     }
     return std::move(ledger_);
   }
@@ -238,6 +245,7 @@ class LedgerBuilder {
   const LedgerOptions& options_;
   std::vector<ExpectedTensor> expected_;
   std::set<std::string> known_;
+  std::map<std::string, size_t> order_;
   Ledger ledger_;
 };
 
@@ -300,6 +308,17 @@ uint64_t Ledger::output_bytes() const {
     }
   }
   return total;
+}
+
+std::vector<const OutputModule*> Ledger::modules_in_order() const {
+  std::vector<const OutputModule*> modules;
+  for (const LedgerEntry& entry : entries) {
+    for (const OutputModule& output : entry.outputs) modules.push_back(&output);
+  }
+  std::stable_sort(
+      modules.begin(), modules.end(),
+      [](const OutputModule* a, const OutputModule* b) { return a->order < b->order; });
+  return modules;
 }
 
 std::vector<size_t> Ledger::unit_begins() const {

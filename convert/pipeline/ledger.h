@@ -38,6 +38,9 @@ struct OutputTensor {
 struct OutputModule {
   RecipeRule rule;                    ///< scheme and parameters
   std::vector<OutputTensor> tensors;  ///< one for float; codes, scales, offsets for a scheme
+  /// Place in the files written: that of the module in the architecture table, so that it does not
+  /// depend on the name under which the source stores a tied matrix.
+  size_t order = 0;
 };
 
 /// One source tensor and its fate.
@@ -63,6 +66,8 @@ struct Ledger {
 
   [[nodiscard]] uint64_t source_bytes() const;
   [[nodiscard]] uint64_t output_bytes() const;
+  /// What is written, in the order in which it stands in the files.
+  [[nodiscard]] std::vector<const OutputModule*> modules_in_order() const;
   /// First entry of each unit, and one past the last entry.
   [[nodiscard]] std::vector<size_t> unit_begins() const;
 };

@@ -16,18 +16,15 @@ std::vector<std::vector<TensorEntry>> split_tensors(const Ledger& ledger,
                                                     uint64_t part_size_bytes) {
   std::vector<std::vector<TensorEntry>> parts(1);
   uint64_t pending = 0;
-  for (const LedgerEntry& entry : ledger.entries) {
-    for (const OutputModule& output : entry.outputs) {
-      for (const OutputTensor& tensor : output.tensors) {
-        const uint64_t size_bytes = formats::tensor_size_bytes(tensor.dtype, tensor.shape);
-        if (part_size_bytes > 0 && !parts.back().empty() &&
-            pending + size_bytes >= part_size_bytes) {
-          parts.emplace_back();
-          pending = 0;
-        }
-        pending += size_bytes;
-        parts.back().push_back({tensor.name, tensor.dtype, tensor.shape, 0, 0});
+  for (const OutputModule* output : ledger.modules_in_order()) {
+    for (const OutputTensor& tensor : output->tensors) {
+      const uint64_t size_bytes = formats::tensor_size_bytes(tensor.dtype, tensor.shape);
+      if (part_size_bytes > 0 && !parts.back().empty() && pending + size_bytes >= part_size_bytes) {
+        parts.emplace_back();
+        pending = 0;
       }
+      pending += size_bytes;
+      parts.back().push_back({tensor.name, tensor.dtype, tensor.shape, 0, 0});
     }
   }
   return parts;

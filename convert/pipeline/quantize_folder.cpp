@@ -56,11 +56,9 @@ Json description_of(const FolderPlan& plan) {
   for (const RecipeRule& rule : plan.recipe.rules) {
     if (rule.group_size > 0) description.group_size = rule.group_size;
   }
-  for (const LedgerEntry& entry : plan.ledger.entries) {
-    for (const OutputModule& output : entry.outputs) {
-      for (const OutputTensor& tensor : output.tensors) {
-        description.tensors.emplace_back(tensor.name, formats::scheme_row(tensor.scheme).tag);
-      }
+  for (const OutputModule* output : plan.ledger.modules_in_order()) {
+    for (const OutputTensor& tensor : output->tensors) {
+      description.tensors.emplace_back(tensor.name, formats::scheme_row(tensor.scheme).tag);
     }
   }
   return formats::description_json(description);

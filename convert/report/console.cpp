@@ -12,6 +12,17 @@ namespace {
 constexpr auto kTerminalInterval = std::chrono::milliseconds(200);
 constexpr auto kPipeInterval = std::chrono::seconds(5);
 
+/// Names come from files: control characters and escape sequences in them must not reach a
+/// terminal.
+std::string printable(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f) c = '?';
+  }
+  return result;
+}
+
 }  // namespace
 
 Console::Console(bool json, LogLevel level)
@@ -21,7 +32,7 @@ void Console::line(std::string_view prefix, std::string_view text) {
   const std::scoped_lock lock(mutex_);
   if (line_open_) fmt::print(stderr, "\n");
   line_open_ = false;
-  fmt::print(stderr, "{}{}\n", prefix, text);
+  fmt::print(stderr, "{}{}\n", prefix, printable(text));
 }
 
 void Console::warn(std::string_view sentence) {
@@ -45,7 +56,8 @@ void Console::result(const formats::Json& document, std::string_view text) {
     std::fwrite(dumped.data(), 1, dumped.size(), stdout);
     std::fputc('\n', stdout);
   } else {
-    std::fwrite(text.data(), 1, text.size(), stdout);
+    const std::string shown = printable(text);
+    std::fwrite(shown.data(), 1, shown.size(), stdout);
   }
   std::fflush(stdout);
 }
