@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,9 @@ struct BrokenCheckpoint {
   /// Whether the headers alone give it away, so that `llmq plan` must refuse it as well.
   bool seen_in_headers = true;
 };
+
+/// For assertion messages: its name.
+void PrintTo(const BrokenCheckpoint& broken, std::ostream* stream);
 
 /// Broken safetensors files, missing shards, wrong indices.
 const std::vector<BrokenCheckpoint>& broken_files();

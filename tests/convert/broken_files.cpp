@@ -56,6 +56,11 @@ std::string whole_file() {
 
 }  // namespace
 
+// NOLINTNEXTLINE(readability-identifier-naming): the name is GoogleTest's.
+void PrintTo(const BrokenCheckpoint& broken, std::ostream* stream) {
+  *stream << broken.name;
+}
+
 const std::vector<BrokenCheckpoint>& broken_files() {
   static const std::vector<BrokenCheckpoint> cases = {
       {"file_empty", [](const fs::path& folder) { write_with_file(folder, ""); }, {kFile}},

@@ -88,6 +88,11 @@ void add_attention(TensorList& list, const std::string& prefix, const OrderedJso
 
 }  // namespace
 
+// NOLINTNEXTLINE(readability-identifier-naming): the name is GoogleTest's.
+void PrintTo(const RawTensor& tensor, std::ostream* stream) {
+  *stream << tensor.name << " " << tensor.dtype << " of " << tensor.bytes.size() << " bytes";
+}
+
 std::string le64(uint64_t value) {
   std::string bytes;
   for (int i = 0; i < 8; ++i) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,7 +20,12 @@ struct RawTensor {
   std::string dtype;
   std::vector<int64_t> shape;
   std::string bytes;
+
+  bool operator==(const RawTensor&) const = default;
 };
+
+/// For assertion messages: what it is, without its bytes.
+void PrintTo(const RawTensor& tensor, std::ostream* stream);
 
 /// Eight bytes, least significant first.
 std::string le64(uint64_t value);
