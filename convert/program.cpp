@@ -106,9 +106,7 @@ int run_program(int argc, const char* const* argv) {
   try {
     app.parse(std::vector<std::string>(arguments.words.rbegin(), arguments.words.rend()));
   } catch (const CLI::ParseError& error) {
-    const bool json = std::find(arguments.words.begin(), arguments.words.end(), "--json") !=
-                      arguments.words.end();
-    return report_parse_error(app, error, json);
+    return report_parse_error(app, error, arguments.words);
   }
   Console console(options.json, parse_log_level(options.log_level));
   for (const std::string& note : arguments.notes) console.info(note);

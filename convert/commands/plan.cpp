@@ -25,7 +25,7 @@ formats::Json plan_json(const FolderPlan& plan, int n_threads) {
   document["model_type"] = plan.config.model_type;
   document["dtype"] = formats::torch_dtype_name(plan.ledger.model_dtype);
   document["source_bytes"] = plan.ledger.source_bytes();
-  document["output_bytes"] = plan.ledger.output_bytes();
+  document["output_bytes"] = OutputLayout(plan.ledger, plan.naming).size_bytes();
   document["peak_memory_bytes"] = expected_peak_memory_bytes(plan, n_threads);
   document["expected_seconds"] =
       static_cast<double>(plan.ledger.source_bytes()) / kTypicalBytesPerSecond;

@@ -115,7 +115,7 @@ class LedgerBuilder {
       entry.outputs.push_back(float_output(expected.name, *tensor, ledger_.model_dtype));
       entry.reason = expected.is_bias ? "bias" : "not a linear that is quantized";
     } else {
-      add_linear(expected.module, *tensor, entry);
+      add_linear(expected.module, *tensor, entry, group_rule(expected));
     }
     ledger_.entries.push_back(std::move(entry));
   }
@@ -147,7 +147,8 @@ class LedgerBuilder {
     const auto add_output = [&](const std::string& name, bool head) {
       if (head) {
         const std::string module = name.substr(0, name.size() - std::string_view(".weight").size());
-        add_linear(module, tensor, entry);
+        const RecipeRule rule = recipe_.rule_for(module);
+        add_linear(module, tensor, entry, {rule, float_reason(rule)});
       } else {
         entry.outputs.push_back(float_output(name, tensor, ledger_.model_dtype));
       }
@@ -203,8 +204,38 @@ class LedgerBuilder {
     return total;
   }
 
-  void add_linear(const std::string& module, const StoredTensor& tensor, LedgerEntry& entry) {
-    const RecipeRule rule = recipe_.rule_for(module);
+  /// The rule of a linear, and why it stays float where it does. Engines load a fused group as one
+  /// matrix, so that one member kept float keeps the whole group float.
+  [[nodiscard]] std::pair<RecipeRule, std::string> group_rule(
+      const ExpectedTensor& expected) const {
+    const RecipeRule own = recipe_.rule_for(expected.module);
+    if (own.scheme == Scheme::kFloat) return {own, float_reason(own)};
+    for (const formats::ModuleRow& row : formats::architecture_of(config_).modules) {
+      if (row.group != expected.row->group) continue;
+      const std::string member = formats::module_path(row, expected.layer, expected.expert);
+      const RecipeRule rule = recipe_.rule_for(member);
+      if (rule.scheme == own.scheme) continue;
+      if (rule.scheme == Scheme::kFloat) {
+        return {RecipeRule{own.match, Scheme::kFloat},
+                fmt::format("kept float with {}: engines load them as one matrix", member)};
+      }
+      throw formats::usage_error(
+          fmt::format("the recipe makes {} {} and {} {}, but engines load them as one matrix; "
+                      "give both the same scheme",
+                      expected.module, formats::scheme_row(own.scheme).tag, member,
+                      formats::scheme_row(rule.scheme).tag));
+    }
+    return {own, ""};
+  }
+
+  [[nodiscard]] static std::string float_reason(const RecipeRule& rule) {
+    return rule.match.empty() ? "no rule of the recipe matches"
+                              : fmt::format("kept float by \"{}\"", rule.match);
+  }
+
+  void add_linear(const std::string& module, const StoredTensor& tensor, LedgerEntry& entry,
+                  const std::pair<RecipeRule, std::string>& decision) {
+    const auto& [rule, reason] = decision;
     try {
       entry.outputs.push_back(scheme_output(module, tensor, rule, ledger_.model_dtype));
     } catch (const formats::Error& error) {
@@ -213,8 +244,7 @@ class LedgerBuilder {
     if (rule.scheme != Scheme::kFloat) {
       entry.fate = Fate::kQuantized;
     } else if (entry.reason.empty()) {
-      entry.reason = rule.match.empty() ? "no rule of the recipe matches"
-                                        : fmt::format("kept float by \"{}\"", rule.match);
+      entry.reason = reason;
     }
   }
 

@@ -58,7 +58,8 @@ RecipeRule parse_rule(const Json& object, const std::string& origin) {
     rule.symmetric = it->get<bool>();
   }
   if (const auto it = object.find("group_size"); it != object.end()) {
-    if (!it->is_number_unsigned() || it->get<uint64_t>() > 65536) {
+    const bool is_whole = it->is_number_integer() && it->get<int64_t>() >= 0;
+    if (!is_whole || it->get<int64_t>() > 65536) {
       throw bad_input(origin + ": \"group_size\" is not a whole number from 0 to 65536");
     }
     rule.group_size = it->get<int64_t>();

@@ -53,7 +53,11 @@ FolderView::FolderView(const std::filesystem::path& folder)
     if (checkpoint_.find(expected.name) == nullptr) continue;
     LinearView linear{expected.module, &expected, formats::Scheme::kFloat};
     const std::string_view tag = tag_of(expected.name);
-    if (!tag.empty()) linear.scheme = formats::parse_scheme_tag(tag);
+    try {
+      if (!tag.empty()) linear.scheme = formats::parse_scheme_tag(tag);
+    } catch (const formats::Error& error) {
+      throw error.with_context(formats::find_description(folder)->string() + ": " + expected.name);
+    }
     linears_.push_back(std::move(linear));
   }
 }

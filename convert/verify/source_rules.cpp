@@ -60,7 +60,12 @@ void compare_float(const StoredTensor& tensor, const StoredTensor& source, RuleR
   }
 }
 
-/// Signal to noise in dB of int8 codes against the source's weights.
+/// What rounding may do at most to a row: noise of half the signal. Every real rounding stays far
+/// below.
+constexpr double kMaxRowNoiseShare = 0.5;
+
+/// Signal to noise in dB of int8 codes against the source's weights; a row that is no rounding of
+/// the source's gives -infinity.
 double weight_sqnr_db(const FolderView& folder, const LinearView& linear,
                       const StoredTensor& source) {
   const formats::Checkpoint& checkpoint = folder.checkpoint();
@@ -84,13 +89,18 @@ double weight_sqnr_db(const FolderView& folder, const LinearView& linear,
     widen(source.bytes.data() + static_cast<size_t>(row) * row_bytes, n_cols, row_values.data(),
           &report);
     const auto* codes = reinterpret_cast<const int8_t*>(weight.bytes.data()) + row * n_cols;
+    double row_signal = 0;
+    double row_noise = 0;
     for (int64_t col = 0; col < n_cols; ++col) {
       const auto parameter = static_cast<size_t>(row * n_groups + col / (n_cols / n_groups));
       const double value = row_values[static_cast<size_t>(col)];
       const double error = value - (codes[col] - offsets[parameter]) * scales[parameter];
-      signal += value * value;
-      noise += error * error;
+      row_signal += value * value;
+      row_noise += error * error;
     }
+    if (row_noise > kMaxRowNoiseShare * row_signal) return -std::numeric_limits<double>::infinity();
+    signal += row_signal;
+    noise += row_noise;
   }
   return noise == 0 ? std::numeric_limits<double>::infinity() : 10 * std::log10(signal / noise);
 }

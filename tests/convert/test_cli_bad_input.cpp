@@ -142,7 +142,7 @@ TEST_F(CliBadPlace, DestinationWithContentIsKept) {
   const fs::path destination = folder_ / "destination";
   fs::create_directory(destination);
   write_file(destination / "precious.txt", "keep me");
-  expect_refusal(quantize_to(destination), kUsage, "usage", {destination, "--force"});
+  expect_refusal(quantize_to(destination), kBadInput, "bad_input", {destination, "--force"});
   EXPECT_THAT(folder_entries(destination), ElementsAre("precious.txt"));
   EXPECT_EQ(read_file(destination / "precious.txt"), "keep me");
 }
@@ -150,31 +150,31 @@ TEST_F(CliBadPlace, DestinationWithContentIsKept) {
 TEST_F(CliBadPlace, DestinationInsideSourceIsRefusedEvenWithForce) {
   auto arguments = quant_arguments(source_, source_ / "sub" / "quantized");
   arguments.insert(arguments.end(), {"--force", "--json"});
-  expect_refusal(run_llmq(arguments), kUsage, "usage", {"quantized"});
+  expect_refusal(run_llmq(arguments), kBadInput, "bad_input", {"quantized"});
   EXPECT_FALSE(fs::exists(source_ / "sub"));
 }
 
 TEST_F(CliBadPlace, DestinationInsideSourceThroughALinkIsRefused) {
   fs::create_directory_symlink(source_, folder_ / "alias");
-  expect_refusal(quantize_to(folder_ / "alias" / "quantized"), kUsage, "usage", {"quantized"});
+  expect_refusal(quantize_to(folder_ / "alias" / "quantized"), kBadInput, "bad_input", {"quantized"});
 }
 
 TEST_F(CliBadPlace, DestinationThatIsTheSourceIsRefusedEvenWithForce) {
   auto arguments = quant_arguments(source_, source_ / "." / "");
   arguments.insert(arguments.end(), {"--force", "--json"});
-  expect_refusal(run_llmq(arguments), kUsage, "usage", {source_});
+  expect_refusal(run_llmq(arguments), kBadInput, "bad_input", {source_});
 }
 
 TEST_F(CliBadPlace, DestinationAboveTheSourceIsRefusedEvenWithForce) {
   auto arguments = quant_arguments(source_, folder_.path());
   arguments.insert(arguments.end(), {"--force", "--json"});
-  expect_refusal(run_llmq(arguments), kUsage, "usage", {folder_.path()});
+  expect_refusal(run_llmq(arguments), kBadInput, "bad_input", {folder_.path()});
 }
 
 TEST_F(CliBadPlace, DestinationThatIsAFileIsRefusedAndKept) {
   const fs::path file = folder_ / "file";
   write_file(file, "keep me");
-  expect_refusal(quantize_to(file), kUsage, "usage", {file});
+  expect_refusal(quantize_to(file), kBadInput, "bad_input", {file});
   EXPECT_EQ(read_file(file), "keep me");
 }
 
