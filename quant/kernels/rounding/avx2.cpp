@@ -235,16 +235,13 @@ void quantize_measured(const void* row, int64_t n, const RoundingParams* row_par
   sums->n_zeros = low.n_zeros + high.n_zeros;
 }
 
-// formats::float_to_bf16 in 8 lanes of 32 bits.
+// formats::float_to_bf16 in 8 lanes of 32 bits, except for NaN: cast() leaves rows with NaN to the
+// scalar one.
 __m256i narrow_to_bf16(__m256 x) {
   const __m256i bits = _mm256_castps_si256(x);
-  const __m256i upper = _mm256_srli_epi32(bits, 16);
-  const __m256i odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_srli_epi32(
-      _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
-  const __m256i quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
-  const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-  return _mm256_blendv_epi8(rounded, quiet, is_nan);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounding = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+  return _mm256_srli_epi32(_mm256_add_epi32(bits, rounding), 16);
 }
 
 template <FloatType kType>
@@ -264,12 +261,6 @@ void store(void* row, int64_t index, Lanes x) {
     _mm_storeu_si128(halves + 1, _mm256_cvtps_ph(x.high, _MM_FROUND_TO_NEAREST_INT));
   }
 }
-
-// Magnitudes from this bit pattern on may overflow or deserve a remark.
-template <FloatType kDestination>
-constexpr unsigned kRemarkableBits = kDestination == FloatType::kFp16   ? 0x46ffe000U  // 32752
-                                     : kDestination == FloatType::kBf16 ? 0x7f7f8000U
-                                                                        : 0x7f800000U;
 
 template <FloatType kSource, FloatType kDestination>
 void cast(const void* source, int64_t n, void* destination, CastReport* report) {
@@ -293,7 +284,7 @@ void cast(const void* source, int64_t n, void* destination, CastReport* report) 
   if (kSource == kDestination && n > 0) {
     __builtin_memcpy(destination, source, static_cast<size_t>(n * kSizeBytes<kSource>));
   }
-  if (any_at_least(magnitude, kRemarkableBits<kDestination>)) {
+  if (any_at_least(magnitude, detail::kRemarkableBits[static_cast<int>(kDestination)])) {
     detail::kScalarRounding.cast[static_cast<int>(kSource)][static_cast<int>(kDestination)](
         source, n, destination, report);
     return;

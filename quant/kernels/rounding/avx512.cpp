@@ -218,16 +218,13 @@ void quantize_measured(const void* row, int64_t n, const RoundingParams* row_par
   sums->n_zeros = block.n_zeros;
 }
 
-// formats::float_to_bf16 in 16 lanes.
+// formats::float_to_bf16 in 16 lanes, except for NaN: cast() leaves rows with NaN to the scalar
+// one.
 __m256i narrow_to_bf16(__m512 x) {
   const __m512i bits = _mm512_castps_si512(x);
-  const __m512i upper = _mm512_srli_epi32(bits, 16);
-  const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_srli_epi32(
-      _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
-  const __m512i quiet = _mm512_or_si512(upper, _mm512_set1_epi32(0x40));
-  const __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-  return _mm512_maskz_cvtepi32_epi16(kAll, _mm512_mask_mov_epi32(rounded, is_nan, quiet));
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounding = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+  return _mm512_maskz_cvtepi32_epi16(kAll, _mm512_srli_epi32(_mm512_add_epi32(bits, rounding), 16));
 }
 
 template <FloatType kType>
@@ -244,12 +241,6 @@ void store(void* row, int64_t index, __m512 x, __mmask16 mask) {
   }
 }
 
-// Magnitudes from this bit pattern on may overflow or deserve a remark.
-template <FloatType kDestination>
-constexpr unsigned kRemarkableBits = kDestination == FloatType::kFp16   ? 0x46ffe000U  // 32752
-                                     : kDestination == FloatType::kBf16 ? 0x7f7f8000U
-                                                                        : 0x7f800000U;
-
 template <FloatType kSource, FloatType kDestination>
 void cast(const void* source, int64_t n, void* destination, CastReport* report) {
   __m512i magnitude = _mm512_setzero_si512();
@@ -262,7 +253,8 @@ void cast(const void* source, int64_t n, void* destination, CastReport* report) 
   if (kSource == kDestination && n > 0) {
     __builtin_memcpy(destination, source, static_cast<size_t>(n * kSizeBytes<kSource>));
   }
-  const __m512i remarkable = _mm512_set1_epi32(static_cast<int>(kRemarkableBits<kDestination>));
+  const __m512i remarkable =
+      _mm512_set1_epi32(static_cast<int>(detail::kRemarkableBits[static_cast<int>(kDestination)]));
   if (_mm512_cmpge_epu32_mask(magnitude, remarkable) != 0) {
     detail::kScalarRounding.cast[static_cast<int>(kSource)][static_cast<int>(kDestination)](
         source, n, destination, report);

@@ -99,6 +99,14 @@ const RoundingKernels& rounding_kernels();
 size_t float_type_index(formats::DType dtype);
 
 namespace detail {
+// By destination type of a cast: the magnitude, as a bit pattern, from which an element is not
+// finite, may overflow or is near it, so that the row's report needs a closer look.
+inline constexpr unsigned kRemarkableBits[kNFloatTypes] = {
+    0x7f7f8000U,  // half a last place above bfloat16's largest value
+    0x46ffe000U,  // kNearFp16Overflow
+    0x7f800000U   // infinity
+};
+
 // One table per file; the files of wider instruction sets fall back on the scalar one for rows that
 // hold something unusual.
 extern const RoundingKernels kScalarRounding;

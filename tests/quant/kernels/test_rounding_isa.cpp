@@ -27,7 +27,7 @@ const std::vector<RoundingParams>& all_params() {
       {1.0F, 0.0F, -127.0F, 127.0F},      {0.013F, 0.0F, -127.0F, 127.0F},
       {0.0217F, -17.0F, -128.0F, 127.0F}, {0.11F, 3.0F, -8.0F, 7.0F},
       {0x1p-23F, 0.0F, -127.0F, 127.0F},  {1e-42F, 127.0F, -128.0F, 127.0F},
-      {1e30F, -128.0F, -128.0F, 127.0F}};
+      {1e30F, -128.0F, -128.0F, 127.0F},  {0.5F, 20.0F, -8.0F, 7.0F}};
   return params;
 }
 
@@ -236,7 +236,9 @@ TEST_P(IsaRounding, OneBadElementIsFoundInEveryLane) {
 TEST_P(IsaRounding, OneLargeElementIsReportedInEveryLane) {
   for (size_t n : {1U, 16U, 33U, 70U}) {
     for (size_t large = 0; large < n; ++large) {
-      for (float value : {32751.0F, 32752.0F, 65504.0F, 65519.0F, 65520.0F, 3.39e38F}) {
+      // The last two lie just below and at the tie that bfloat16 rounds to infinity.
+      for (float value : {32751.0F, 32752.0F, 65504.0F, 65519.0F, 65520.0F,
+                          std::bit_cast<float>(0x7f7f7fffU), std::bit_cast<float>(0x7f7f8000U)}) {
         Row row(2, n, 0);
         row.set(large, value);
         expect_same_casts(row);
