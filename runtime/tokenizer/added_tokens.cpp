@@ -131,7 +131,7 @@ bool AddedTokenSplitter::take_match(const AddedTokenMatcher::Match& match, bool 
   emit_text(token.lstrip ? space_before(text_, scan_, start_) : scan_);
   close_segment();
   sink_.token(token.id);
-  start_ = std::max(stop, start_);
+  start_ = stop;  // may fall back where a token begins in white space that was swallowed
   scan_ = end;
   return true;
 }

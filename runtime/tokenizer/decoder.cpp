@@ -152,7 +152,9 @@ Decoder::Decoder(const DecoderSpec& spec, const Vocabulary& vocabulary)
   begins_.reserve(static_cast<size_t>(vocabulary.size()) + 1);
   for (int32_t id = 0; id < vocabulary.size(); ++id) {
     begins_.push_back(arena_.size());
-    const std::string_view content = vocabulary.content(id);
+    const auto other = spec.contents.find(id);
+    const std::string_view content =
+        other == spec.contents.end() ? vocabulary.content(id) : other->second;
     arena_.append(text_of(spec, content, vocabulary.is_added(id)));
     if (drops_in_first) {
       first_.push_back(replace_all(std::string(content), spec.metaspace->replacement, ""));

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "formats/json.h"
@@ -23,6 +24,8 @@ struct DecoderSpec {
   size_t n_strip = 0;                     ///< at most so many `strip` at the start are dropped
   char strip = ' ';
   std::optional<Metaspace> metaspace;  ///< replaced by spaces; dropped in the first token
+  /// Tokens whose text is not their content: what normalized added tokens stand for in the text.
+  std::unordered_map<int32_t, std::string> contents;
 
   /// From the value of the key "decoder": ByteLevel, Metaspace, or a Sequence of Replace,
   /// ByteFallback, Fuse, Strip in this order (each optional). Null: byte-level where the

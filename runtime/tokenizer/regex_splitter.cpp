@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <pcre2.h>
 
+#include <algorithm>
 #include <array>
 
 #include "formats/error.h"
@@ -16,7 +17,9 @@ using formats::bad_input;
 constexpr size_t kMaxPatternBytes = 16384;
 constexpr uint32_t kMaxNesting = 50;
 constexpr size_t kMaxCompiledBytes = size_t{4} << 20;
-constexpr uint32_t kMatchLimit = 1'000'000;
+// Steps of one match: going back over a long run of white space takes a few for each byte.
+constexpr size_t kMatchLimit = 1'000'000;
+constexpr size_t kMatchLimitPerByte = 16;
 constexpr uint32_t kHeapLimitKib = 64 * 1024;
 constexpr size_t kJitStackStart = 32 * 1024;
 constexpr size_t kJitStackMax = size_t{4} << 20;
@@ -40,6 +43,27 @@ std::string message_of(int error) {
   return reinterpret_cast<const char*>(text.data());
 }
 
+/// PCRE2 counts U+180E among \s, Unicode and the Hugging Face tokenizers do not.
+std::string with_unicode_space(std::string_view pattern) {
+  std::string out;
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    const bool escape = pattern[i] == '\\' && i + 1 < pattern.size();
+    if (!escape) {
+      out.push_back(pattern[i]);
+      continue;
+    }
+    ++i;
+    if (pattern[i] == 's') {
+      out.append("\\p{White_Space}");
+    } else if (pattern[i] == 'S') {
+      out.append("\\P{White_Space}");
+    } else {
+      out.append({'\\', pattern[i]});
+    }
+  }
+  return out;
+}
+
 Code compile(std::string_view pattern, bool literal) {
   const CompileContext context(pcre2_compile_context_create(nullptr));
   if (context == nullptr) throw std::bad_alloc();
@@ -49,8 +73,9 @@ Code compile(std::string_view pattern, bool literal) {
   PCRE2_SIZE offset = 0;
   const uint32_t options =
       PCRE2_UTF | (literal ? PCRE2_LITERAL : (PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C));
-  Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), options,
-                          &error, &offset, context.get()));
+  const std::string text = literal ? std::string(pattern) : with_unicode_space(pattern);
+  Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), options, &error,
+                          &offset, context.get()));
   if (code == nullptr) {
     throw bad_input(fmt::format("the pre-tokenizer's pattern {} does not compile ({} at byte {})",
                                 in_quotes(pattern), message_of(error), offset));
@@ -87,7 +112,6 @@ class RegexSplitter : public Splitter {
     state->data.reset(pcre2_match_data_create_from_pattern(code_.get(), nullptr));
     state->context.reset(pcre2_match_context_create(nullptr));
     if (state->data == nullptr || state->context == nullptr) throw std::bad_alloc();
-    pcre2_set_match_limit(state->context.get(), kMatchLimit);
     pcre2_set_heap_limit(state->context.get(), kHeapLimitKib);
     state->stack.reset(pcre2_jit_stack_create(kJitStackStart, kJitStackMax, nullptr));
     if (state->stack != nullptr) {
@@ -119,6 +143,9 @@ class RegexSplitter : public Splitter {
   int match(std::string_view text, size_t begin, bool is_last, RegexState& state) const {
     const uint32_t options =
         PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY | (is_last ? 0U : PCRE2_PARTIAL_HARD);
+    const size_t limit = kMatchLimit + kMatchLimitPerByte * (text.size() - begin);
+    pcre2_set_match_limit(state.context.get(),
+                          static_cast<uint32_t>(std::min<size_t>(limit, UINT32_MAX)));
     const auto run = [&](uint32_t more_options) {
       return pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), begin,
                          options | more_options, state.data.get(), state.context.get());

@@ -28,6 +28,14 @@ AddedTokenMatcher build_matcher(const TokenizerSpec& spec, bool normalized) {
   return {std::move(tokens), patterns};
 }
 
+DecoderSpec decoder_spec(const TokenizerSpec& spec) {
+  DecoderSpec decoder = spec.decoder;
+  for (const AddedToken& token : spec.added_tokens) {
+    if (token.normalized) decoder.contents[token.id] = spec.normalizer.apply(token.content);
+  }
+  return decoder;
+}
+
 void check_merges(const TokenizerSpec& spec, const Bpe& bpe, const Vocabulary& vocabulary) {
   size_t n_missing = 0;
   int32_t first = 0;
@@ -52,7 +60,7 @@ TokenizerModel::TokenizerModel(TokenizerSpec spec)
       normalized_tokens(build_matcher(spec, true)),
       pre_tokenizer(std::move(spec.pre_tokenizer)),
       bpe(spec.bpe),
-      decoder(spec.decoder, vocabulary),
+      decoder(decoder_spec(spec), vocabulary),
       prefix_ids(std::move(spec.prefix_ids)),
       suffix_ids(std::move(spec.suffix_ids)),
       adds_bos(spec.adds_bos),
