@@ -7,33 +7,6 @@
 namespace llmq::quant {
 namespace {
 
-struct Bf16Weights {
-  static constexpr int64_t kStepBytes = 32;
-  struct Row {};
-  static Row row(const WeightRows&, int64_t, int64_t) { return {}; }
-  static __m512 widen(__m256i bits) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-  }
-  static __m512 load(const unsigned char* p, Row) {
-    return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  }
-  static __m512 load(__mmask16 mask, const unsigned char* p, Row) {
-    return widen(_mm256_maskz_loadu_epi16(mask, p));
-  }
-};
-
-struct Fp16Weights {
-  static constexpr int64_t kStepBytes = 32;
-  struct Row {};
-  static Row row(const WeightRows&, int64_t, int64_t) { return {}; }
-  static __m512 load(const unsigned char* p, Row) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  }
-  static __m512 load(__mmask16 mask, const unsigned char* p, Row) {
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
-  }
-};
-
 template <class Weights>
 void stream(const StreamTask& task) {
   stream_weights<Weights>(task);
@@ -57,7 +30,7 @@ constexpr LaneGemmKernels table() {
 
 }  // namespace
 
-const LaneGemmKernels kGemmBf16Avx512 = table<Bf16Weights>();
-const LaneGemmKernels kGemmFp16Avx512 = table<Fp16Weights>();
+const LaneGemmKernels kGemmBf16Avx512 = table<Bf16Values>();
+const LaneGemmKernels kGemmFp16Avx512 = table<Fp16Values>();
 
 }  // namespace llmq::quant

@@ -9,27 +9,12 @@
 namespace llmq::quant {
 namespace {
 
-struct F32Weights {
-  static constexpr int64_t kStepBytes = 64;
-  struct Row {};
-  static Row row(const WeightRows&, int64_t, int64_t) { return {}; }
-  static Lanes load(const unsigned char* p, Row) {
-    return {_mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))),
-            _mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32)))};
-  }
-  static Lanes load(int64_t count, const unsigned char* p, Row) {
-    alignas(32) unsigned char bytes[64] = {};
-    for (int64_t i = 0; i < count * 4; ++i) bytes[i] = p[i];
-    return load(bytes, {});
-  }
-};
-
 void stream(const StreamTask& task) {
-  stream_weights<F32Weights>(task);
+  stream_weights<F32Values>(task);
 }
 
 void widen(const WidenTask& task) {
-  widen_range<F32Weights>(task, task.k_begin, task.k_begin + task.count);
+  widen_range<F32Values>(task, task.k_begin, task.k_begin + task.count);
 }
 
 constexpr int kTileRows = kTileRowsAvx2;

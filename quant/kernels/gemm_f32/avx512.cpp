@@ -7,22 +7,12 @@
 namespace llmq::quant {
 namespace {
 
-struct F32Weights {
-  static constexpr int64_t kStepBytes = 64;
-  struct Row {};
-  static Row row(const WeightRows&, int64_t, int64_t) { return {}; }
-  static __m512 load(const unsigned char* p, Row) { return _mm512_loadu_ps(p); }
-  static __m512 load(__mmask16 mask, const unsigned char* p, Row) {
-    return _mm512_maskz_loadu_ps(mask, p);
-  }
-};
-
 void stream(const StreamTask& task) {
-  stream_weights<F32Weights>(task);
+  stream_weights<F32Values>(task);
 }
 
 void widen(const WidenTask& task) {
-  widen_range<F32Weights>(task, task.k_begin, task.k_begin + task.count);
+  widen_range<F32Values>(task, task.k_begin, task.k_begin + task.count);
 }
 
 constexpr int kTileRows = kTileRowsAvx512;

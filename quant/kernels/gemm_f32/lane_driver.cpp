@@ -88,7 +88,7 @@ Epilogue epilogue_of(const LaneGemmArgs& args, int64_t row) {
 }
 
 void run_streaming(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadTeam& team) {
-  constexpr int64_t kColUnit = 8;
+  constexpr int64_t kColUnit = 24;
   const int64_t n = args.y.n_cols;
   const int64_t row_size_bytes = args.x.n_cols * element_size_bytes(args.weights.type);
   const int64_t by_size = kStreamTaskBytes / std::max<int64_t>(row_size_bytes, 1);
@@ -185,12 +185,14 @@ void run_panel(const BlockTask& t, int64_t col) {
   }
   const bool first = t.k_begin == 0;
   const bool last = t.k_begin + t.count == t.args.x.n_cols;
-  float* lanes = t.lanes + (col - t.col_begin) / tile_cols * t.n_row_tiles() * tile_floats;
+  const int64_t panel_lanes = t.n_row_tiles() * tile_floats;
+  float* lanes = first && last ? t.lanes : t.lanes + (col - t.col_begin) / tile_cols * panel_lanes;
   for (int64_t tile = 0; tile < t.n_row_tiles(); ++tile) {
     const int64_t row = t.row_begin + tile * t.kernels.tile_rows;
-    t.kernels.tile({t.x + tile * t.x_tile_floats(), t.panel, t.count, lanes + tile * tile_floats,
-                    first, last, col, std::min(t.kernels.tile_rows, t.row_end - row),
-                    std::min(tile_cols, n - col), epilogue_of(t.args, row)});
+    t.kernels.tile({t.x + tile * t.x_tile_floats(), t.panel, t.count,
+                    first && last ? nullptr : lanes + tile * tile_floats, first, last, col,
+                    std::min(t.kernels.tile_rows, t.row_end - row), std::min(tile_cols, n - col),
+                    epilogue_of(t.args, row)});
   }
 }
 
@@ -227,8 +229,9 @@ void run_tiled(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadT
 void run_lane_gemm(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadTeam& team) {
   check_shapes(args, args.x.n_cols * element_size_bytes(args.weights.type));
   if (args.x.n_rows == 0 || args.y.n_cols == 0) return;
-  const bool streams = kernels.tile_rows == 0 || (args.x.n_rows <= kernels.max_stream_rows &&
-                                                  args.weights.group % kLanes == 0);
+  const bool streams =
+      kernels.tile_rows == 0 || (args.x.n_rows <= (getenv("MS") ? atoi(getenv("MS")) : 16) &&
+                                 args.weights.group % kLanes == 0);
   if (streams) {
     run_streaming(kernels, args, team);
   } else {

@@ -103,10 +103,61 @@ inline void finish_rows(const Epilogue& e, int64_t n_rows, int64_t col, int64_t 
   }
 }
 
-// How far ahead of its use a weight is fetched: about bandwidth times latency of one core.
+// The first `size` <= 16 bytes of p and zeros: nothing beyond the end of a mapped file is read.
+inline __m128i load_bytes(const unsigned char* p, int64_t size) {
+  alignas(16) unsigned char bytes[16] = {};
+  for (int64_t i = 0; i < size; ++i) bytes[i] = p[i];
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
+}
+
+// The stored kinds of float as `Weights` of the kernels below.
+struct F32Values {
+  static constexpr int64_t kStepBytes = 64;
+  struct Row {};
+  static Row row(const WeightRows&, int64_t, int64_t) { return {}; }
+  static Lanes load(const unsigned char* p, Row) {
+    return {_mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))),
+            _mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32)))};
+  }
+  static Lanes load(int64_t count, const unsigned char* p, Row) {
+    alignas(32) unsigned char bytes[64] = {};
+    for (int64_t i = 0; i < count * 4; ++i) bytes[i] = p[i];
+    return load(bytes, {});
+  }
+};
+
+// 16-bit floats that Type::widen makes 32-bit, eight at a time.
+template <class Type>
+struct Float16Values {
+  static constexpr int64_t kStepBytes = 32;
+  struct Row {};
+  static Row row(const WeightRows&, int64_t, int64_t) { return {}; }
+  static Lanes load(const unsigned char* p, Row) {
+    return {Type::widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+            Type::widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16)))};
+  }
+  static Lanes load(int64_t count, const unsigned char* p, Row) {
+    if (count <= 8) return {Type::widen(load_bytes(p, count * 2)), _mm256_setzero_ps()};
+    return {Type::widen(load_bytes(p, 16)), Type::widen(load_bytes(p + 16, (count - 8) * 2))};
+  }
+};
+
+struct Bf16 {
+  static __m256 widen(__m128i bits) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+};
+using Bf16Values = Float16Values<Bf16>;
+
+struct Fp16 {
+  static __m256 widen(__m128i bits) { return _mm256_cvtph_ps(bits); }
+};
+using Fp16Values = Float16Values<Fp16>;
+
+// How far ahead of its use a weight is fetched in each of the rows that are read side by side.
 inline constexpr int64_t kPrefetchBytes = 2048;
 
-// kCols consecutive weight rows times kRows rows of x, starting at column col. `Weights` says how
+// kCols consecutive weight rows from col times kRows rows of x from row. `Weights` says how
 // 16 stored weights become floats:
 //   kStepBytes                       bytes of 16 weights
 //   Row                              what a row needs besides its bytes
@@ -114,17 +165,20 @@ inline constexpr int64_t kPrefetchBytes = 2048;
 //   load(const uint8_t*, Row)        16 weights
 //   load(count, const uint8_t*, Row) the first of 16; the others are unspecified
 template <class Weights, int kRows, int kCols>
-inline void stream_columns(const StreamTask& task, int64_t col) {
+inline void stream_columns(const StreamTask& task, int64_t row, int64_t col) {
   const WeightRows& weights = *task.weights;
   constexpr int64_t kStep = Weights::kStepBytes;
   constexpr int kUnroll = 64 / Weights::kStepBytes;  // steps per cache line
   const unsigned char* w = weights.data + col * weights.row_size_bytes;
   const int64_t row_size = weights.row_size_bytes;
+  const float* x_rows = task.x + row * task.x_stride;
   const int64_t n_steps = task.k / kLanes;
   const int64_t group_steps = weights.group == 0 ? n_steps : weights.group / kLanes;
   // Near its end a row fetches the beginning of the row that this loop reads next.
-  const int64_t wrap_step = n_steps - kPrefetchBytes / kStep;
-  const int64_t wrapped = kPrefetchBytes - n_steps * kStep + kCols * row_size;
+  const int64_t max_ahead = kPrefetchBytes / kStep;
+  const int64_t ahead_steps = max_ahead < n_steps ? max_ahead : n_steps;
+  const int64_t wrap_step = n_steps - ahead_steps;
+  const int64_t wrapped = (ahead_steps - n_steps) * kStep + kCols * row_size;
   Lanes acc[kRows * kCols];
 #pragma GCC unroll 8
   for (int a = 0; a < kRows * kCols; ++a) acc[a] = zero_lanes();
@@ -136,7 +190,7 @@ inline void stream_columns(const StreamTask& task, int64_t col) {
       const Lanes value = Weights::load(w + c * row_size + step * kStep, rows[c]);
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
-        const Lanes x = load_lanes(task.x + r * task.x_stride + step * kLanes);
+        const Lanes x = load_lanes(x_rows + r * task.x_stride + step * kLanes);
         acc[r * kCols + c] = multiply_add(x, value, acc[r * kCols + c]);
       }
     }
@@ -149,7 +203,7 @@ inline void stream_columns(const StreamTask& task, int64_t col) {
     int64_t end = (group + 1) * group_steps;
     end = end < n_steps ? end : n_steps;
     for (; step + kUnroll <= end; step += kUnroll) {
-      const int64_t ahead = step < wrap_step ? kPrefetchBytes : wrapped;
+      const int64_t ahead = step < wrap_step ? ahead_steps * kStep : wrapped;
 #pragma GCC unroll 4
       for (int c = 0; c < kCols; ++c)
         _mm_prefetch(reinterpret_cast<const char*>(w + c * row_size + step * kStep + ahead),
@@ -167,39 +221,52 @@ inline void stream_columns(const StreamTask& task, int64_t col) {
       const Lanes value = Weights::load(tail, w + c * row_size + n_steps * kStep, rows[c]);
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
-        const Lanes x = load_lanes(mask, task.x + r * task.x_stride + n_steps * kLanes);
+        const Lanes x = load_lanes(mask, x_rows + r * task.x_stride + n_steps * kLanes);
         acc[r * kCols + c] = multiply_add(mask, x, value, acc[r * kCols + c]);
       }
     }
   }
   float sums[8];
   store_tree_sums(acc, sums);
-  finish_rows(task.epilogue, kRows, col, kCols, sums, kCols);
+  Epilogue epilogue = task.epilogue;
+  epilogue.y += row * epilogue.y_stride;
+  finish_rows(epilogue, kRows, col, kCols, sums, kCols);
 }
 
-template <class Weights, int kRows, int kCols>
-inline void stream_rows(const StreamTask& task) {
-  int64_t col = task.col_begin;
-  for (; col + kCols <= task.col_end; col += kCols)
-    stream_columns<Weights, kRows, kCols>(task, col);
-  for (; col < task.col_end; ++col) stream_columns<Weights, kRows, 1>(task, col);
+// All rows of x for kCols columns from col, up to kMaxRows rows at a time; from the second time on
+// the weights come from a cache.
+template <class Weights, int kMaxRows, int kCols>
+inline void stream_rows(const StreamTask& task, int64_t col) {
+  for (int64_t row = 0; row < task.m; row += kMaxRows) {
+    const int64_t n_rows = task.m - row;
+    if constexpr (kMaxRows >= 3) {
+      if (n_rows >= 3) {
+        stream_columns<Weights, 3, kCols>(task, row, col);
+        continue;
+      }
+    }
+    if constexpr (kMaxRows >= 2) {
+      if (n_rows >= 2) {
+        stream_columns<Weights, 2, kCols>(task, row, col);
+        continue;
+      }
+    }
+    stream_columns<Weights, 1, kCols>(task, row, col);
+  }
 }
 
-inline constexpr int64_t kMaxStreamRows = 4;
+inline constexpr int64_t kMaxStreamRows = 8;
 
 // LaneGemmKernels::stream for one kind of weights.
 template <class Weights>
 inline void stream_weights(const StreamTask& task) {
-  switch (task.m) {
-    case 1:
-      return stream_rows<Weights, 1, 4>(task);
-    case 2:
-      return stream_rows<Weights, 2, 2>(task);
-    case 3:
-      return stream_rows<Weights, 3, 2>(task);
-    default:
-      return stream_rows<Weights, 4, 1>(task);
+  int64_t col = task.col_begin;
+  if (task.m == 1) {
+    for (; col + 4 <= task.col_end; col += 4) stream_rows<Weights, 1, 4>(task, col);
+  } else {
+    for (; col + 2 <= task.col_end; col += 2) stream_rows<Weights, 3, 2>(task, col);
   }
+  for (; col < task.col_end; ++col) stream_rows<Weights, 3, 1>(task, col);
 }
 
 // LaneGemmKernels::widen of elements [begin, end) of a row whose Row does not change in between.
@@ -231,13 +298,6 @@ inline void widen_range(const WidenTask& task, int64_t begin, int64_t end) {
     out += task.out_step;
   }
   if (i < end) store_lanes(out, Weights::load(end - i, w, row));
-}
-
-// The first `size` <= 16 bytes of p and zeros: nothing beyond the end of a mapped file is read.
-inline __m128i load_bytes(const unsigned char* p, int64_t size) {
-  alignas(16) unsigned char bytes[16] = {};
-  for (int64_t i = 0; i < size; ++i) bytes[i] = p[i];
-  return _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
 }
 
 }  // namespace

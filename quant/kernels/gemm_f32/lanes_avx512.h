@@ -92,10 +92,48 @@ inline void finish_rows(const Epilogue& e, int64_t n_rows, int64_t col, int64_t 
   }
 }
 
-// How far ahead of its use a weight is fetched: about bandwidth times latency of one core.
+// The stored kinds of float as `Weights` of the kernels below.
+struct F32Values {
+  static constexpr int64_t kStepBytes = 64;
+  struct Row {};
+  static Row row(const WeightRows&, int64_t, int64_t) { return {}; }
+  static __m512 load(const unsigned char* p, Row) { return _mm512_loadu_ps(p); }
+  static __m512 load(__mmask16 mask, const unsigned char* p, Row) {
+    return _mm512_maskz_loadu_ps(mask, p);
+  }
+};
+
+struct Bf16Values {
+  static constexpr int64_t kStepBytes = 32;
+  struct Row {};
+  static Row row(const WeightRows&, int64_t, int64_t) { return {}; }
+  static __m512 widen(__m256i bits) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+  static __m512 load(const unsigned char* p, Row) {
+    return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static __m512 load(__mmask16 mask, const unsigned char* p, Row) {
+    return widen(_mm256_maskz_loadu_epi16(mask, p));
+  }
+};
+
+struct Fp16Values {
+  static constexpr int64_t kStepBytes = 32;
+  struct Row {};
+  static Row row(const WeightRows&, int64_t, int64_t) { return {}; }
+  static __m512 load(const unsigned char* p, Row) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static __m512 load(__mmask16 mask, const unsigned char* p, Row) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
+  }
+};
+
+// How far ahead of its use a weight is fetched in each of the rows that are read side by side.
 inline constexpr int64_t kPrefetchBytes = 2048;
 
-// kCols consecutive weight rows times kRows rows of x, starting at column col. `Weights` says how
+// kCols consecutive weight rows from col times kRows rows of x from row. `Weights` says how
 // 16 stored weights become floats:
 //   kStepBytes                      bytes of 16 weights
 //   Row                             what a row needs besides its bytes
@@ -103,17 +141,20 @@ inline constexpr int64_t kPrefetchBytes = 2048;
 //   load(const uint8_t*, Row)       16 weights
 //   load(mask, const uint8_t*, Row) the first of 16
 template <class Weights, int kRows, int kCols>
-inline void stream_columns(const StreamTask& task, int64_t col) {
+inline void stream_columns(const StreamTask& task, int64_t row, int64_t col) {
   const WeightRows& weights = *task.weights;
   constexpr int64_t kStep = Weights::kStepBytes;
   constexpr int kUnroll = 64 / Weights::kStepBytes;  // steps per cache line
   const unsigned char* w = weights.data + col * weights.row_size_bytes;
   const int64_t row_size = weights.row_size_bytes;
+  const float* x_rows = task.x + row * task.x_stride;
   const int64_t n_steps = task.k / kLanes;
   const int64_t group_steps = weights.group == 0 ? n_steps : weights.group / kLanes;
   // Near its end a row fetches the beginning of the row that this loop reads next.
-  const int64_t wrap_step = n_steps - kPrefetchBytes / kStep;
-  const int64_t wrapped = kPrefetchBytes - n_steps * kStep + kCols * row_size;
+  const int64_t max_ahead = kPrefetchBytes / kStep;
+  const int64_t ahead_steps = max_ahead < n_steps ? max_ahead : n_steps;
+  const int64_t wrap_step = n_steps - ahead_steps;
+  const int64_t wrapped = (ahead_steps - n_steps) * kStep + kCols * row_size;
   __m512 acc[kRows * kCols];
 #pragma GCC unroll 32
   for (int a = 0; a < kRows * kCols; ++a) acc[a] = _mm512_setzero_ps();
@@ -123,7 +164,7 @@ inline void stream_columns(const StreamTask& task, int64_t col) {
     __m512 x[kRows];
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r)
-      x[r] = _mm512_loadu_ps(task.x + r * task.x_stride + step * kLanes);
+      x[r] = _mm512_loadu_ps(x_rows + r * task.x_stride + step * kLanes);
 #pragma GCC unroll 8
     for (int c = 0; c < kCols; ++c) {
       const __m512 value = Weights::load(w + c * row_size + step * kStep, rows[c]);
@@ -140,7 +181,7 @@ inline void stream_columns(const StreamTask& task, int64_t col) {
     int64_t end = (group + 1) * group_steps;
     end = end < n_steps ? end : n_steps;
     for (; step + kUnroll <= end; step += kUnroll) {
-      const int64_t ahead = step < wrap_step ? kPrefetchBytes : wrapped;
+      const int64_t ahead = step < wrap_step ? ahead_steps * kStep : wrapped;
 #pragma GCC unroll 8
       for (int c = 0; c < kCols; ++c)
         _mm_prefetch(reinterpret_cast<const char*>(w + c * row_size + step * kStep + ahead),
@@ -158,39 +199,52 @@ inline void stream_columns(const StreamTask& task, int64_t col) {
       const __m512 value = Weights::load(mask, w + c * row_size + n_steps * kStep, rows[c]);
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
-        const __m512 x = _mm512_maskz_loadu_ps(mask, task.x + r * task.x_stride + n_steps * kLanes);
+        const __m512 x = _mm512_maskz_loadu_ps(mask, x_rows + r * task.x_stride + n_steps * kLanes);
         acc[r * kCols + c] = _mm512_mask3_fmadd_ps(x, value, acc[r * kCols + c], mask);
       }
     }
   }
   float sums[32];
   store_tree_sums(acc, sums);
-  finish_rows(task.epilogue, kRows, col, kCols, sums, kCols);
+  Epilogue epilogue = task.epilogue;
+  epilogue.y += row * epilogue.y_stride;
+  finish_rows(epilogue, kRows, col, kCols, sums, kCols);
 }
 
-template <class Weights, int kRows, int kCols>
-inline void stream_rows(const StreamTask& task) {
-  int64_t col = task.col_begin;
-  for (; col + kCols <= task.col_end; col += kCols)
-    stream_columns<Weights, kRows, kCols>(task, col);
-  for (; col < task.col_end; ++col) stream_columns<Weights, kRows, 1>(task, col);
+// All rows of x for kCols columns from col, up to kMaxRows rows at a time; from the second time on
+// the weights come from a cache.
+template <class Weights, int kMaxRows, int kCols>
+inline void stream_rows(const StreamTask& task, int64_t col) {
+  for (int64_t row = 0; row < task.m; row += kMaxRows) {
+    const int64_t n_rows = task.m - row;
+    if constexpr (kMaxRows >= 4) {
+      if (n_rows >= 4) {
+        stream_columns<Weights, 4, kCols>(task, row, col);
+        continue;
+      }
+    }
+    if (n_rows >= 3) {
+      stream_columns<Weights, 3, kCols>(task, row, col);
+    } else if (n_rows == 2) {
+      stream_columns<Weights, 2, kCols>(task, row, col);
+    } else {
+      stream_columns<Weights, 1, kCols>(task, row, col);
+    }
+  }
 }
 
-inline constexpr int64_t kMaxStreamRows = 4;
+inline constexpr int64_t kMaxStreamRows = 8;
 
 // LaneGemmKernels::stream for one kind of weights.
 template <class Weights>
 inline void stream_weights(const StreamTask& task) {
-  switch (task.m) {
-    case 1:
-      return stream_rows<Weights, 1, 8>(task);
-    case 2:
-      return stream_rows<Weights, 2, 8>(task);
-    case 3:
-      return stream_rows<Weights, 3, 8>(task);
-    default:
-      return stream_rows<Weights, 4, 6>(task);
+  int64_t col = task.col_begin;
+  if (task.m <= 3) {
+    for (; col + 8 <= task.col_end; col += 8) stream_rows<Weights, 3, 8>(task, col);
+  } else {
+    for (; col + 6 <= task.col_end; col += 6) stream_rows<Weights, 4, 6>(task, col);
   }
+  for (; col < task.col_end; ++col) stream_rows<Weights, 4, 1>(task, col);
 }
 
 // LaneGemmKernels::widen of elements [begin, end) of a row whose Row does not change in between.
