@@ -1,14 +1,11 @@
 #include "runtime/attention/attention.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
-#include "formats/float16.h"
-#include "quant/kernels/gemm_f16/gemm_f16.h"
-#include "quant/kernels/gemm_f32/gemm_f32.h"
-#include "runtime/attention/row_ops.h"
+#include "quant/kernels/elementwise/elementwise.h"
 
 namespace llmq::runtime {
 namespace {
@@ -25,6 +22,17 @@ constexpr int64_t kRowsPerTile = 64;
 /// First key that a query at `position` reads.
 int64_t oldest_key(int64_t position, int64_t window) {
   return window > 0 ? std::max<int64_t>(position - window + 1, 0) : 0;
+}
+
+int64_t row_size_bytes(const KvCache& cache) {
+  const KvLayout& layout = cache.layout();
+  return layout.head_dim * static_cast<int64_t>(formats::dtype_size_bytes(layout.dtype));
+}
+
+quant::StoredRows stored_rows(const KvCache& cache, const KvRows& rows, int64_t n_rows) {
+  const bool is_float = cache.layout().dtype == DType::kF32;
+  return {rows.data, is_float ? quant::RowType::kF32 : quant::RowType::kBf16, row_size_bytes(cache),
+          n_rows};
 }
 
 }  // namespace
@@ -65,7 +73,6 @@ void Attention::prepare_scratch(ThreadTeam& team) {
   const auto head_dim = static_cast<size_t>(shape_.head_dim);
   scratch_.resize(static_cast<size_t>(team.n_threads()));
   for (Scratch& scratch : scratch_) {
-    scratch.team = &team;
     scratch.q.resize(n_rows * head_dim);
     scratch.scores.resize(n_rows * kKeysPerBlock);
     scratch.block.resize(n_rows * (head_dim + 2));
@@ -135,91 +142,91 @@ void Attention::run_blocks(const AttentionArgs& args, ThreadTeam& team) {
 void Attention::gather_queries(const AttentionArgs& args, const Tile& tile,
                                Scratch& scratch) const {
   const int64_t n = group() * shape_.head_dim;
-  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape_.head_dim)));
   for (int64_t token = 0; token < tile.n_tokens; ++token) {
     const float* from =
         args.q.data + (tile.first_row + token) * args.q.row_stride + tile.kv_head * n;
     float* to = scratch.q.data() + token * n;
-    for (int64_t i = 0; i < n; ++i) to[i] = from[i] * scale;
+    std::copy_n(from, n, to);
   }
 }
 
 void Attention::attend_block(const AttentionArgs& args, const Tile& tile, int64_t block,
                              Scratch& scratch, const RowStates& states) const {
   const int64_t n_rows = tile.n_tokens * group();
-  const int64_t head_dim = shape_.head_dim;
   BlockKeys keys{block * kKeysPerBlock, 0};
   keys.n = std::min(kKeysPerBlock, tile.first_position + tile.n_tokens - keys.first);
   score_block(args, tile, keys, scratch);
+  const quant::ElementwiseKernels& kernels = quant::elementwise_kernels();
+  std::fill_n(states.mix, n_rows * shape_.head_dim, 0.0F);
   for (int64_t row = 0; row < n_rows; ++row) {
     const KeyRange seen = visible_keys(tile.first_position + row / group(), args.window, keys);
-    std::fill_n(states.mix + row * head_dim, head_dim, 0.0F);
     states.max[row] = kMinusInfinity;
     states.sum[row] = 0.0F;
     if (seen.empty()) continue;
     float* scores = scratch.scores.data() + row * kKeysPerBlock + seen.begin;
-    states.max[row] = row_max(scores, seen.end - seen.begin);
-    states.sum[row] = exp_row(scores, seen.end - seen.begin, states.max[row]);
+    const int64_t n = seen.end - seen.begin;
+    states.max[row] = kernels.row_max(scores, n);
+    states.sum[row] = kernels.exp_sum(scores, states.max[row], scores, n);
   }
   mix_block(args, tile, keys, scratch, states);
 }
 
 void Attention::score_block(const AttentionArgs& args, const Tile& tile, const BlockKeys& keys,
                             Scratch& scratch) const {
-  const int64_t n_rows = tile.n_tokens * group();
-  const int64_t head_dim = shape_.head_dim;
-  const quant::ConstMatrixF32 q{scratch.q.data(), n_rows, head_dim, head_dim};
+  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape_.head_dim)));
   for (int64_t done = 0; done < keys.n;) {
     const KvRows page = tile.cache->keys(args.cache_layer, tile.kv_head, keys.first + done);
     const int64_t n = std::min(page.n_rows, keys.n - done);
-    const quant::MatrixF32 scores{scratch.scores.data() + done, n_rows, n, kKeysPerBlock};
-    if (tile.cache->layout().dtype == DType::kF32) {
-      quant::gemm_f32({.x = q, .weights = page.data, .weight_stride = head_dim, .y = scores},
-                      *scratch.team);
-    } else {
-      quant::gemm_f16({.x = q,
-                       .weights = page.data,
-                       .weight_dtype = tile.cache->layout().dtype,
-                       .weight_stride = head_dim,
-                       .y = scores},
-                      *scratch.team);
-    }
+    quant::elementwise_kernels().dot_rows({.queries = scratch.q.data(),
+                                           .query_stride = shape_.head_dim,
+                                           .m = tile.n_tokens * group(),
+                                           .d = shape_.head_dim,
+                                           .rows = stored_rows(*tile.cache, page, n),
+                                           .scale = scale,
+                                           .out = scratch.scores.data() + done,
+                                           .out_stride = kKeysPerBlock});
     done += n;
   }
 }
 
 void Attention::mix_block(const AttentionArgs& args, const Tile& tile, const BlockKeys& keys,
                           Scratch& scratch, const RowStates& states) const {
-  const int64_t n_rows = tile.n_tokens * group();
-  const int64_t head_dim = shape_.head_dim;
-  for (int64_t done = 0; done < keys.n;) {
-    const KvRows page = tile.cache->values(args.cache_layer, tile.kv_head, keys.first + done);
-    const int64_t n = std::min(page.n_rows, keys.n - done);
-    const float* values = widened_values(*tile.cache, page.data, n, scratch);
-    for (int64_t row = 0; row < n_rows; ++row) {
-      const KeyRange seen = visible_keys(tile.first_position + row / group(), args.window, keys);
-      const int64_t begin = std::max(seen.begin, done);
-      const int64_t end = std::min(seen.end, done + n);
-      if (begin >= end) continue;
-      add_weighted_rows(scratch.scores.data() + row * kKeysPerBlock + begin,
-                        values + (begin - done) * head_dim, end - begin, head_dim,
-                        states.mix + row * head_dim);
-    }
-    done += n;
+  const auto seen_by = [&](int64_t token) {
+    return visible_keys(tile.first_position + token, args.window, keys);
+  };
+  // Keys that all tokens read are taken for all rows at once; every row still adds its keys in
+  // ascending order.
+  KeyRange common{seen_by(tile.n_tokens - 1).begin, seen_by(0).end};
+  if (common.empty()) common = {keys.n, keys.n};
+  for (int64_t token = 0; token < tile.n_tokens; ++token) {
+    const KeyRange seen = seen_by(token);
+    mix_keys(args, tile, {token, 1, keys.first, {seen.begin, std::min(seen.end, common.begin)}},
+             scratch, states);
+  }
+  mix_keys(args, tile, {0, tile.n_tokens, keys.first, common}, scratch, states);
+  for (int64_t token = 0; token < tile.n_tokens; ++token) {
+    const KeyRange seen = seen_by(token);
+    mix_keys(args, tile, {token, 1, keys.first, {std::max(seen.begin, common.end), seen.end}},
+             scratch, states);
   }
 }
 
-const float* Attention::widened_values(const KvCache& cache, const std::byte* rows, int64_t n_rows,
-                                       Scratch& scratch) const {
-  if (cache.layout().dtype == DType::kF32) return reinterpret_cast<const float*>(rows);
-  const auto n = static_cast<size_t>(n_rows * shape_.head_dim);
-  scratch.values.resize(std::max(scratch.values.size(), n));
-  for (size_t i = 0; i < n; ++i) {
-    uint16_t bits = 0;
-    std::memcpy(&bits, rows + i * sizeof bits, sizeof bits);
-    scratch.values[i] = formats::bf16_to_float(bits);
+void Attention::mix_keys(const AttentionArgs& args, const Tile& tile, const MixPart& part,
+                         Scratch& scratch, const RowStates& states) const {
+  const int64_t head_dim = shape_.head_dim;
+  const int64_t row = part.first_token * group();
+  for (int64_t at = part.keys.begin; at < part.keys.end;) {
+    const KvRows page = tile.cache->values(args.cache_layer, tile.kv_head, part.first_key + at);
+    const int64_t n = std::min(page.n_rows, part.keys.end - at);
+    quant::elementwise_kernels().add_rows({.p = scratch.scores.data() + row * kKeysPerBlock + at,
+                                           .p_stride = kKeysPerBlock,
+                                           .m = part.n_tokens * group(),
+                                           .d = head_dim,
+                                           .rows = stored_rows(*tile.cache, page, n),
+                                           .acc = states.mix + row * head_dim,
+                                           .acc_stride = head_dim});
+    at += n;
   }
-  return scratch.values.data();
 }
 
 void Attention::merge(const RowStates& block, int64_t n_rows, const RowStates& total) const {
@@ -227,8 +234,9 @@ void Attention::merge(const RowStates& block, int64_t n_rows, const RowStates& t
   for (int64_t row = 0; row < n_rows; ++row) {
     if (block.sum[row] == 0.0F) continue;
     const float max = std::max(block.max[row], total.max[row]);
-    const float keep = std::exp(total.max[row] - max);
-    const float add = std::exp(block.max[row] - max);
+    std::array<float, 2> factors{total.max[row] - max, block.max[row] - max};
+    quant::elementwise_kernels().exp(factors.data(), factors.data(), 2);
+    const auto [keep, add] = factors;
     total.max[row] = max;
     total.sum[row] = total.sum[row] * keep + block.sum[row] * add;
     float* mix = total.mix + row * head_dim;

@@ -88,13 +88,20 @@ class Attention {
     [[nodiscard]] bool empty() const { return begin >= end; }
   };
 
+  /// Some tokens of a tile and keys that all of them read.
+  struct MixPart {
+    int64_t first_token;
+    int64_t n_tokens;
+    int64_t first_key;  // position that `keys` counts from
+    KeyRange keys;
+  };
+
   struct Scratch {
-    quant::ThreadTeam* team = nullptr;  // products inside a task run on that task's thread
-    std::vector<float> q;               // [rows_per_tile, head_dim], scaled by 1/√head_dim
-    std::vector<float> scores;          // [rows_per_tile, kKeysPerBlock]
-    std::vector<float> values;          // [kKeysPerBlock, head_dim] where the cache is not float32
-    std::vector<float> block;           // RowStates of one block
-    std::vector<float> total;           // RowStates of the blocks so far
+    std::vector<float> q;       // [rows_per_tile, head_dim], scaled by 1/√head_dim
+    std::vector<float> scores;  // [rows_per_tile, kKeysPerBlock]
+    std::vector<float> values;  // [kKeysPerBlock, head_dim] where the cache is not float32
+    std::vector<float> block;   // RowStates of one block
+    std::vector<float> total;   // RowStates of the blocks so far
   };
 
   void plan(const AttentionArgs& args);
@@ -109,8 +116,8 @@ class Attention {
                    Scratch& scratch) const;
   void mix_block(const AttentionArgs& args, const Tile& tile, const BlockKeys& keys,
                  Scratch& scratch, const RowStates& states) const;
-  const float* widened_values(const KvCache& cache, const std::byte* rows, int64_t n_rows,
-                              Scratch& scratch) const;
+  void mix_keys(const AttentionArgs& args, const Tile& tile, const MixPart& part, Scratch& scratch,
+                const RowStates& states) const;
   void merge(const RowStates& block, int64_t n_rows, const RowStates& total) const;
   void write_out(const AttentionArgs& args, const Tile& tile, const RowStates& total) const;
 

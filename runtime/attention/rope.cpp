@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include "formats/error.h"
+#include "quant/kernels/elementwise/elementwise.h"
 
 namespace llmq::runtime {
 namespace {
@@ -165,13 +166,7 @@ void RopeTable::rotate(int64_t row, float* heads, int64_t n_heads, int64_t head_
   const float* sin = sin_.data() + row * n_pairs;
   for (int64_t head = 0; head < n_heads; ++head) {
     float* x = heads + head * head_dim;
-    float* y = x + n_pairs;
-    for (int64_t pair = 0; pair < n_pairs; ++pair) {
-      const float a = x[pair];
-      const float b = y[pair];
-      x[pair] = a * cos[pair] - b * sin[pair];
-      y[pair] = b * cos[pair] + a * sin[pair];
-    }
+    quant::elementwise_kernels().rope({.x = x, .cos = cos, .sin = sin, .n_pairs = n_pairs, .y = x});
   }
 }
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "runtime/attention/row_ops.h"
+#include "quant/kernels/elementwise/elementwise.h"
 
 namespace llmq::runtime {
 namespace {
@@ -31,27 +31,32 @@ void for_row_ranges(int64_t n_rows, int64_t n_cols, ThreadTeam& team, const Fn& 
 void add_rows(const ConstMatrixF32& x, const MatrixF32& y, ThreadTeam& team) {
   for_row_ranges(x.n_rows, x.n_cols, team, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const float* from = x.data + row * x.row_stride;
       float* to = y.data + row * y.row_stride;
-      for (int64_t i = 0; i < x.n_cols; ++i) to[i] += from[i];
+      quant::elementwise_kernels().add(to, x.data + row * x.row_stride, to, x.n_cols);
     }
   });
 }
 
 void silu_multiply(const ConstMatrixF32& up, const MatrixF32& gate, ThreadTeam& team) {
   for_row_ranges(up.n_rows, up.n_cols, team, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row)
-      silu_multiply_row(up.data + row * up.row_stride, gate.data + row * gate.row_stride,
-                        up.n_cols);
+    for (int64_t row = begin; row < end; ++row) {
+      float* to = gate.data + row * gate.row_stride;
+      quant::elementwise_kernels().silu_multiply(to, up.data + row * up.row_stride, to, up.n_cols);
+    }
   });
 }
 
 void norm_rows(const NormWeights& norm, double epsilon, const ConstMatrixF32& x,
                const MatrixF32& y) {
-  const float* bias = norm.bias.empty() ? nullptr : norm.bias.data();
+  const quant::ElementwiseKernels& kernels = quant::elementwise_kernels();
   for (int64_t row = 0; row < x.n_rows; ++row) {
-    rms_norm_row(x.data + row * x.row_stride, norm.weight.data(), bias, static_cast<float>(epsilon),
-                 x.n_cols, y.data + row * y.row_stride);
+    float* to = y.data + row * y.row_stride;
+    kernels.rms_norm({.x = x.data + row * x.row_stride,
+                      .weight = norm.weight.data(),
+                      .eps = static_cast<float>(epsilon),
+                      .n = x.n_cols,
+                      .y = to});
+    if (!norm.bias.empty()) kernels.add(to, norm.bias.data(), to, x.n_cols);
   }
 }
 

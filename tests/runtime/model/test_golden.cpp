@@ -75,15 +75,16 @@ TEST_P(GoldenModel, hidden_state_of_every_layer_is_within_the_stored_tolerance) 
     std::vector<bool> seen(stages.size());
     Sequence sequence = model_->new_sequence();
     const BatchItem item{&sequence, ids};
-    model_->forward({&item, 1}, {}, [&](int64_t stage, const ConstMatrixF32& hidden,
-                                        std::span<const RowOrigin> rows) {
-      ASSERT_LT(static_cast<size_t>(stage), stages.size());
-      if (rows.back().token + 1 != static_cast<int64_t>(ids.size())) return;
-      seen[static_cast<size_t>(stage)] = true;
-      const float* last = hidden.data + (hidden.n_rows - 1) * hidden.row_stride;
-      EXPECT_LE(worst_difference(last, stages[static_cast<size_t>(stage)]), tolerance("hidden"))
-          << "stage " << stage << " of " << ids.size() << " tokens";
-    });
+    model_->forward(
+        {&item, 1}, {},
+        [&](int64_t stage, const ConstMatrixF32& hidden, std::span<const RowOrigin> rows) {
+          ASSERT_LT(static_cast<size_t>(stage), stages.size());
+          if (rows.back().token + 1 != static_cast<int64_t>(ids.size())) return;
+          seen[static_cast<size_t>(stage)] = true;
+          const float* last = hidden.data + (hidden.n_rows - 1) * hidden.row_stride;
+          EXPECT_LE(worst_difference(last, stages[static_cast<size_t>(stage)]), tolerance("hidden"))
+              << "stage " << stage << " of " << ids.size() << " tokens";
+        });
     EXPECT_TRUE(std::all_of(seen.begin(), seen.end(), [](bool s) { return s; }));
   }
 }
@@ -122,12 +123,11 @@ TEST_P(GoldenModel, greedy_continuation_is_the_reference_s) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, GoldenModel, ::testing::ValuesIn(golden_names()),
-                         [](const auto& test) {
-                           std::string name = test.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(, GoldenModel, ::testing::ValuesIn(golden_names()), [](const auto& test) {
+  std::string name = test.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
 
 }  // namespace
 }  // namespace llmq::runtime
