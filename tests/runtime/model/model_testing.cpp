@@ -1,6 +1,6 @@
 #include "formats/checkpoint.h"
 #include "formats/float16.h"
-#include "model_testing.h"
+#include "tests/runtime/model/model_testing.h"
 
 namespace llmq::testing {
 
