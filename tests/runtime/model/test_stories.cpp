@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "model_testing.h"
+#include "tests/runtime/model/model_testing.h"
 #include "runtime/model/generate.h"
 #include "runtime/model/model.h"
 
