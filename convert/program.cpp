@@ -100,6 +100,8 @@ int run_program(int argc, const char* const* argv) {
   add_plan_command(app, choose);
   add_verify_command(app, choose);
   add_inspect_command(app, choose);
+  add_run_command(app, choose);
+  add_bench_command(app, choose);
   add_info_command(app, choose);
   for (CLI::App* command : app.get_subcommands({})) add_common_options(*command, options);
 

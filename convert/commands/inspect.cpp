@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "formats/file.h"
 #include "formats/safetensors.h"
 #include "quant/kernels/thread_team.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 namespace llmq::convert {
 namespace {
@@ -19,12 +21,30 @@ namespace {
 constexpr const char* kFooter =
     "Examples:\n"
     "  llmq inspect Qwen2.5-0.5B\n"
-    "  llmq inspect model.safetensors --stats";
+    "  llmq inspect model.safetensors --stats\n"
+    "  llmq inspect Qwen2.5-0.5B --tokenize text.txt --json";
 
 struct InspectOptions {
   std::string path;
   bool statistics = false;
+  std::string text_file;
+  std::string split;
 };
+
+/// Token ids of a text file: one list, or with `split` one list for each piece between the
+/// splitting strings. No BOS is added and pieces are taken as they are.
+formats::Json tokenize_json(const InspectOptions& options) {
+  const runtime::Tokenizer tokenizer = runtime::Tokenizer::load(options.path);
+  const std::string text = formats::read_text_file(options.text_file);
+  if (options.split.empty()) return {{"ids", tokenizer.encode(text, {})}};
+  formats::Json lists = formats::Json::array();
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(options.split, begin), text.size());
+    lists.push_back(tokenizer.encode(std::string_view(text).substr(begin, end - begin), {}));
+    begin = end == text.size() ? text.size() + 1 : end + options.split.size();
+  }
+  return {{"ids", lists}};
+}
 
 /// The tensors of a folder or of one file; `file` keeps the mapping alive.
 struct TensorList {
@@ -116,9 +136,18 @@ void add_inspect_command(CLI::App& app, const ChooseAction& choose) {
   command->add_option("PATH", options->path, "Folder or .safetensors file")->required();
   command->add_flag("--stats", options->statistics,
                     "Read the values: extremes, mean, deviation, zeros, entropy of codes");
+  command->add_option("--tokenize", options->text_file,
+                      "Show the token ids of this text file by the folder's tokenizer");
+  command->add_option("--split", options->split,
+                      "Cut the text at this string and show one list a piece");
   command->footer(kFooter);
   command->callback([options, choose] {
     choose([options](Console& console, const CommonOptions& common) {
+      if (!options->text_file.empty()) {
+        const formats::Json ids = tokenize_json(*options);
+        console.result(ids, ids["ids"].dump() + "\n");
+        return 0;
+      }
       const TensorList list = open_tensors(options->path);
       const formats::Json document = inspect_json(list, *options, thread_count(common));
       console.result(document, inspect_text(document, options->statistics));

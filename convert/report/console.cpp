@@ -62,6 +62,14 @@ void Console::result(const formats::Json& document, std::string_view text) {
   std::fflush(stdout);
 }
 
+void Console::stream(std::string_view text) {
+  const std::scoped_lock lock(mutex_);
+  if (json_ || text.empty()) return;
+  const std::string shown = printable(text);
+  std::fwrite(shown.data(), 1, shown.size(), stdout);
+  std::fflush(stdout);
+}
+
 void Console::error(formats::ErrorCode code, std::string_view sentence) {
   line("error: ", sentence);
   if (!json_) return;

@@ -27,6 +27,9 @@ class Console {
   /// The command's result: `document` with --json, else `text`.
   void result(const formats::Json& document, std::string_view text);
 
+  /// Part of a text that is being made, shown on stdout at once. Nothing with --json.
+  void stream(std::string_view text);
+
   /// An error: the sentence on stderr, and {"error": ...} on stdout with --json.
   void error(formats::ErrorCode code, std::string_view sentence);
 

@@ -1,0 +1,33 @@
+#include "convert/commands/model_options.h"
+
+#include "convert/commands/folder_options.h"
+
+namespace llmq::convert {
+
+void add_model_options(CLI::App& command, ModelCommandOptions& options) {
+  command.add_option("--model-path", options.folder, "Folder of the model, float or quantized")
+      ->required();
+  command.add_option("--kv", options.kv, "Numbers that the KV cache holds: f32 or bf16")
+      ->check(CLI::IsMember({"f32", "bf16"}));
+  command
+      .add_option("--prefill-chunk", options.prefill_chunk,
+                  "Tokens of a prompt that go through a layer at once")
+      ->check(CLI::Range(1, 1 << 20));
+  command.add_option("--page-size", options.page_size, "Tokens in a page of the KV cache")
+      ->check(CLI::Range(1, 1 << 20));
+  command.add_flag("--allow-extrapolation", options.allow_extrapolation,
+                   "Permit more positions than the model has");
+}
+
+runtime::ModelOptions model_options(const ModelCommandOptions& options,
+                                    const CommonOptions& common) {
+  runtime::ModelOptions result;
+  result.n_threads = thread_count(common);
+  result.kv_dtype = options.kv == "bf16" ? formats::DType::kBF16 : formats::DType::kF32;
+  result.page_size = options.page_size;
+  result.prefill_chunk = options.prefill_chunk;
+  result.allow_extrapolation = options.allow_extrapolation;
+  return result;
+}
+
+}  // namespace llmq::convert

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "convert/commands/commands.h"
+#include "runtime/model/model.h"
+
+namespace llmq::convert {
+
+/// Options of the commands that execute a model.
+struct ModelCommandOptions {
+  std::string folder;
+  std::string kv = "f32";
+  int64_t prefill_chunk = 512;
+  int64_t page_size = 128;
+  bool allow_extrapolation = false;
+};
+
+/// Adds --model_path, --kv, --prefill-chunk, --page-size and --allow-extrapolation.
+void add_model_options(CLI::App& command, ModelCommandOptions& options);
+
+/// The runtime's options for them.
+runtime::ModelOptions model_options(const ModelCommandOptions& options,
+                                    const CommonOptions& common);
+
+}  // namespace llmq::convert

@@ -1,0 +1,125 @@
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "convert/commands/commands.h"
+#include "convert/commands/model_options.h"
+#include "convert/commands/prompts.h"
+#include "convert/interrupt.h"
+#include "formats/error.h"
+#include "runtime/model/generate.h"
+#include "runtime/tokenizer/tokenizer.h"
+
+namespace llmq::convert {
+namespace {
+
+constexpr const char* kFooter =
+    "Examples:\n"
+    "  llmq run --model_path Qwen2.5-0.5B-w8a16 --input_texts \"What is deep learning?\" "
+    "--is_chat_model\n"
+    "  llmq run --model_path stories260k --input_texts prompts.jsonl --max_batch_size 4 --json";
+
+struct RunOptions {
+  ModelCommandOptions model;
+  PromptOptions prompt;
+  runtime::SamplingOptions sampling;
+  int64_t max_batch_size = 8;
+};
+
+/// The tokenizer of a folder; none where it has no tokenizer files at all, so that ids still run.
+std::optional<runtime::Tokenizer> load_tokenizer(const std::filesystem::path& folder) {
+  for (const char* name : {"tokenizer.json", "vocab.json", "tokenizer.model"}) {
+    if (std::filesystem::exists(folder / name)) return runtime::Tokenizer::load(folder);
+  }
+  return std::nullopt;
+}
+
+formats::Json result_json(const runtime::GenerateResult& result, const Prompt& prompt,
+                          const std::optional<runtime::Tokenizer>& tokenizer) {
+  formats::Json json = formats::Json::object();
+  json["text"] = tokenizer ? tokenizer->decode(result.ids) : "";
+  json["ids"] = result.ids;
+  json["prompt_ids"] = prompt.ids;
+  json["finish_reason"] = runtime::finish_reason_name(result.finish_reason);
+  return json;
+}
+
+int run_model(const RunOptions& options, Console& console, const CommonOptions& common) {
+  const std::unique_ptr<runtime::Model> model =
+      runtime::Model::load(options.model.folder, model_options(options.model, common));
+  const std::optional<runtime::Tokenizer> tokenizer = load_tokenizer(options.model.folder);
+  const std::vector<Prompt> prompts = read_prompts(options.prompt, options.model.folder, tokenizer);
+  std::vector<runtime::GenerateRequest> requests;
+  for (const Prompt& prompt : prompts) {
+    requests.push_back({prompt.ids, prompt.max_output_length, options.sampling, std::nullopt});
+  }
+  // One text is shown as it is made; several would be shown word by word in turn.
+  const bool is_streamed = requests.size() == 1 && tokenizer && !console.is_json();
+  std::optional<runtime::StreamDecoder> decoder;
+  if (is_streamed) decoder.emplace(*tokenizer);
+  const auto on_token = [&](int64_t, int32_t id) {
+    throw_if_interrupted();
+    if (decoder) console.stream(decoder->feed(id));
+    return true;
+  };
+  const std::vector<runtime::GenerateResult> results =
+      runtime::generate(*model, requests, options.max_batch_size, on_token);
+  if (decoder) console.stream(decoder->finish() + "\n");
+
+  formats::Json list = formats::Json::array();
+  std::string text;
+  for (size_t i = 0; i < results.size(); ++i) {
+    list.push_back(result_json(results[i], prompts[i], tokenizer));
+    if (is_streamed) continue;
+    const formats::Json& result = list.back();
+    text += fmt::format("[{}] {}\n", i + 1,
+                        tokenizer ? result["text"].get<std::string>() : result["ids"].dump());
+  }
+  console.result(list.size() == 1 ? list.front() : formats::Json{{"results", list}}, text);
+  return 0;
+}
+
+void add_run_options(CLI::App& command, RunOptions& options) {
+  add_model_options(command, options.model);
+  command
+      .add_option("--input-texts", options.prompt.texts,
+                  "Text to continue, or a file that holds it (.jsonl: one a line)")
+      ->take_all();
+  command.add_option("--input-dict", options.prompt.dictionary,
+                     "JSON list of {\"prompt\": ..., \"max_output_length\": ...}");
+  command.add_option("--input-ids", options.prompt.ids,
+                     "Token ids: 1,2,3 or a JSON list, or a list of lists");
+  command.add_option("--max-input-length", options.prompt.max_input_length,
+                     "Refuse prompts of more tokens");
+  command
+      .add_option("--max-output-length", options.prompt.max_output_length,
+                  "New tokens at most (default 128)")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--max-batch-size", options.max_batch_size, "Texts that run together")
+      ->check(CLI::Range(1, 1024));
+  add_switch(command, "--is-chat-model", options.prompt.is_chat,
+             "Put each text into the model's chat format");
+  command.add_option("--temperature", options.sampling.temperature,
+                     "0: always the likeliest token (default)");
+  command.add_option("--top-k", options.sampling.top_k,
+                     "Choose among the k likeliest tokens (0: all)");
+  command.add_option("--top-p", options.sampling.top_p,
+                     "Choose among the likeliest tokens of this total probability");
+  command.add_option("--seed", options.sampling.seed, "Seed of the choice");
+}
+
+}  // namespace
+
+void add_run_command(CLI::App& app, const ChooseAction& choose) {
+  CLI::App* command = app.add_subcommand("run", "Continue texts with a model");
+  auto options = std::make_shared<RunOptions>();
+  add_run_options(*command, *options);
+  command->footer(kFooter);
+  command->callback([options, choose] {
+    choose([options](Console& console, const CommonOptions& common) {
+      return run_model(*options, console, common);
+    });
+  });
+}
+
+}  // namespace llmq::convert
