@@ -11,7 +11,7 @@ Per output channel (row), weights widened to float32, IEEE division, half to eve
   symmetric   scale = max(amax / 127, 2^-23), rounded to the model's dtype; offset = 0
               code = clip(rint(w / scale), -127, 127)
   asymmetric  lo = min(w, 0), hi = max(w, 0); scale = max(hi / 255 - lo / 255, 2^-23), rounded;
-              offset = rint(-lo / scale) - 128; code = clip(rint(w / scale + offset), -128, 127)
+              offset = clip(rint(-lo / scale) - 128, -128, 127); code = clip(rint(w / scale + offset), -128, 127)
 The model's dtype is that of the FLOAT tensors. Codes come from the source, not from its 16-bit
 copy. Everything that is not quantized equals the source cast to the model's dtype.
 """
@@ -76,7 +76,7 @@ def quantize(weight: np.ndarray, dtype: str, asymmetric: bool) -> Dict[str, np.n
         high = np.maximum(weight.max(axis=1, keepdims=True), np.float32(0))
         span = high / np.float32(255) - low / np.float32(255)
         scale = round_to(np.maximum(span, EPSILON), dtype)
-        offset = np.rint(-low / scale) - np.float32(128)
+        offset = np.clip(np.rint(-low / scale) - np.float32(128), -128, 127)
         codes = np.clip(np.rint(weight / scale + offset), -128, 127)
     return {"weight": codes.astype(np.int8), "weight_scale": scale, "weight_offset": offset}
 

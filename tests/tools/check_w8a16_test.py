@@ -58,7 +58,7 @@ def quantize_row(row: List[float], dtype: str, asymmetric: bool):
         return [max(-127, min(127, round(f32(w / scale)))) for w in row], scale, 0.0
     low, high = min(row + [0.0]), max(row + [0.0])
     scale = to_dtype(max(f32(f32(high / 255) - f32(low / 255)), floor), dtype)
-    offset = float(round(f32(-low / scale)) - 128)
+    offset = float(max(-128, min(127, round(f32(-low / scale)) - 128)))
     return [max(-128, min(127, round(f32(f32(w / scale) + offset)))) for w in row], scale, offset
 
 
