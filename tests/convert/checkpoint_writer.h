@@ -25,6 +25,7 @@ struct RawTensor {
 };
 
 /// For assertion messages: what it is, without its bytes.
+// NOLINTNEXTLINE(readability-identifier-naming): the name is GoogleTest's.
 void PrintTo(const RawTensor& tensor, std::ostream* stream);
 
 /// Eight bytes, least significant first.

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "tests/tools/test_files.h"
+
 namespace llmq::test {
 
 /// A program to start: argv[0] is its path; `environment` is added to the caller's.
@@ -67,30 +69,10 @@ inline CommandResult run_llmq(std::vector<std::string> arguments) {
 /// Standard output of `result` as one JSON document; a test failure, and null, when it is none.
 nlohmann::ordered_json json_output(const CommandResult& result);
 
-/// An empty folder that disappears, with its content, at the end of the scope.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-  [[nodiscard]] std::filesystem::path operator/(const std::string& name) const {
-    return path_ / name;
-  }
-
- private:
-  std::filesystem::path path_;
-};
-
 /// Relative path → content of every regular file under `folder`; empty when there is none.
 std::map<std::string, std::string> folder_contents(const std::filesystem::path& folder);
 
 /// Names of the entries of `folder`, sorted.
 std::vector<std::string> folder_entries(const std::filesystem::path& folder);
-
-std::string read_file(const std::filesystem::path& path);
-void write_file(const std::filesystem::path& path, const std::string& bytes);
 
 }  // namespace llmq::test
