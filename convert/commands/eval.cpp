@@ -8,7 +8,6 @@
 
 #include "convert/commands/commands.h"
 #include "convert/commands/eval_options.h"
-#include "convert/commands/folder_options.h"
 #include "convert/interrupt.h"
 #include "convert/report/eval_report.h"
 #include "formats/error.h"
@@ -178,11 +177,11 @@ EvalReport measure(const EvalOptions& options, Console& console, const CommonOpt
   const auto passkey_lengths = parse_lengths(options.passkey_lengths, "--passkey");
   const auto key_value_lengths = parse_lengths(options.key_value_lengths, "--kv-retrieval");
   const Inputs inputs = open_inputs(options);
-  const runtime::ModelOptions run = eval_model_options(options, common);
-  Evaluated evaluated = load(options.model_path, run);
+  const runtime::ModelOptions run = model_options(options.model, common);
+  Evaluated evaluated = load(options.model.folder, run);
   const EvalJob job{options, run, evaluated, console};
   EvalReport report;
-  report.model_path = options.model_path;
+  report.model_path = options.model.folder;
   report.reference_path = options.reference_path;
   report.text_path = options.text_path;
   report.task_path = options.task_path;

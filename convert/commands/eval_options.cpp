@@ -7,7 +7,6 @@
 #include <cmath>
 #include <filesystem>
 
-#include "convert/commands/folder_options.h"
 #include "formats/error.h"
 
 namespace llmq::convert {
@@ -74,24 +73,6 @@ void add_gate_options(CLI::App& command, EvalOptions& options) {
   command.add_option("--html", options.html_path, "Write the results as one self-contained page");
 }
 
-void add_model_options(CLI::App& command, EvalOptions& options) {
-  command.add_option("--kv", options.kv, "What keys and values are kept as")
-      ->check(CLI::IsMember({"bf16", "f32"}))
-      ->capture_default_str();
-  command
-      .add_option("--prefill-chunk", options.model.prefill_chunk,
-                  "Tokens that go through a layer at once; results do not depend on it")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
-      ->capture_default_str();
-  command
-      .add_option("--page-size", options.model.page_size,
-                  "Tokens of a page of the KV cache; results do not depend on it")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
-      ->capture_default_str();
-  command.add_flag("--allow-extrapolation", options.model.allow_extrapolation,
-                   "Permit positions beyond those of the model");
-}
-
 /// `needed` must be there where `given` is.
 void require(bool given, const char* option, bool needed, const char* other) {
   if (given && !needed) throw usage_error(fmt::format("{} needs {}", option, other));
@@ -125,11 +106,10 @@ int64_t parse_length(std::string_view word, const std::string& option) {
 }  // namespace
 
 void add_eval_options(CLI::App& command, EvalOptions& options) {
-  command.add_option("--model-path", options.model_path, "Folder of the model")->required();
+  add_model_options(command, options.model);
   add_text_options(command, options);
   add_retrieval_options(command, options);
   add_gate_options(command, options);
-  add_model_options(command, options);
 }
 
 void check_eval_options(const EvalOptions& options) {
@@ -154,13 +134,6 @@ void check_eval_options(const EvalOptions& options) {
   if (!std::filesystem::is_directory(parent) || std::filesystem::is_directory(page)) {
     throw usage_error(fmt::format("--html {}: not a file in a folder that exists", page.string()));
   }
-}
-
-runtime::ModelOptions eval_model_options(const EvalOptions& options, const CommonOptions& common) {
-  runtime::ModelOptions model = options.model;
-  model.n_threads = thread_count(common);
-  model.kv_dtype = options.kv == "bf16" ? formats::DType::kBF16 : formats::DType::kF32;
-  return model;
 }
 
 std::vector<int64_t> parse_lengths(const std::string& text, const std::string& option) {

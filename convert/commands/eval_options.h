@@ -6,14 +6,13 @@
 #include <string>
 #include <vector>
 
-#include "convert/commands/commands.h"
-#include "runtime/model/model.h"
+#include "convert/commands/model_options.h"
 
 namespace llmq::convert {
 
 /// The command line of `llmq eval`.
 struct EvalOptions {
-  std::string model_path;
+  ModelCommandOptions model;
   std::string reference_path;  ///< empty: none
 
   std::string text_path;  ///< empty: none
@@ -35,9 +34,6 @@ struct EvalOptions {
   std::optional<double> max_nll;
   std::optional<double> min_passkey;
   std::string html_path;  ///< empty: none
-
-  std::string kv = "f32";
-  runtime::ModelOptions model;
 };
 
 /// Adds the options to a subcommand.
@@ -46,9 +42,6 @@ void add_eval_options(CLI::App& command, EvalOptions& options);
 /// Throws Error{kUsage} for options that do not go together, and for an HTML file that could not
 /// be written at the end.
 void check_eval_options(const EvalOptions& options);
-
-/// How the models are to be run.
-runtime::ModelOptions eval_model_options(const EvalOptions& options, const CommonOptions& common);
 
 /// "512,1k,32k" as tokens: k is 1024, m is 1024²; none for an empty text. Throws Error{kUsage}
 /// naming `option` for what is no such list, and for lengths below 1 or above 16m.
