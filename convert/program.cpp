@@ -112,6 +112,7 @@ int run_program(int argc, const char* const* argv) {
   add_inspect_command(app, choose);
   add_run_command(app, choose);
   add_bench_command(app, choose);
+  add_eval_command(app, choose);
   add_info_command(app, choose);
   for (CLI::App* command : app.get_subcommands({})) {
     add_common_options(*command, options);
