@@ -119,7 +119,8 @@ class TaskRun {
     generate(model_, requests, options_.max_batch_size, [&](int64_t request, int32_t id) {
       if (tick_) tick_();
       const auto i = static_cast<size_t>(request);
-      texts[i] += decoders[i].feed(id);
+      // Models often have more rows in their head than the tokenizer has ids.
+      if (id < tokenizer_.vocab_size()) texts[i] += decoders[i].feed(id);
       return texts[i].find(kNewQuestion) == std::string::npos;
     });
     std::vector<bool> right(items.size());
