@@ -255,6 +255,17 @@ TEST_F(CliEval, InvalidBytesAreScoredAsReplacementCharacters) {
   EXPECT_EQ(mean_nll(invalid), mean_nll(replaced));
 }
 
+TEST_F(CliEval, LineEndsOfEveryWriterAreTheSame) {
+  const fs::path unix_ends = file("unix.txt", "Once upon a time\nthere was a dog.\n");
+  const auto mean_nll = [&](const fs::path& path) {
+    return document_of({"eval", "--model_path", model_, "--text", path, "--json"}).at("mean_nll");
+  };
+  for (const char* text :
+       {"Once upon a time\r\nthere was a dog.\r\n", "Once upon a time\rthere was a dog.\r"}) {
+    EXPECT_EQ(mean_nll(file("other.txt", text)), mean_nll(unix_ends));
+  }
+}
+
 TEST_F(CliEval, TextsThatCannotBeScoredAreRefused) {
   expect_refusal(eval({"--text", folder_ / "none.txt"}), kBadInput, {"none.txt", "no such file"});
   expect_refusal(eval({"--text", file("empty.txt", "")}), kBadInput, {"empty.txt", "empty"});
