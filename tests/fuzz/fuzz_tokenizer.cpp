@@ -9,6 +9,7 @@
 #include "formats/error.h"
 #include "formats/json.h"
 #include "runtime/tokenizer/chat.h"
+#include "runtime/tokenizer/encoder_stages.h"
 #include "runtime/tokenizer/splitter.h"
 #include "runtime/tokenizer/tokenizer.h"
 #include "runtime/tokenizer/unicode.h"
@@ -26,12 +27,13 @@ Json small_file(std::string_view pattern) {
     vocabulary[llmq::runtime::byte_level_alphabet()[byte]] = byte;
   }
   Json merges = Json::array();
-  for (const auto& [left, right] : {std::pair{"a", "a"},
-                                    {"aa", "aa"},
-                                    {"t", "h"},
-                                    {"th", "e"},
-                                    {"\xC4\xA0", "the"},
-                                    {"\xC4\xA0", "\xC4\xA0"}}) {
+  for (const auto& [left, right] :
+       std::initializer_list<std::pair<const char*, const char*>>{{"a", "a"},
+                                                                  {"aa", "aa"},
+                                                                  {"t", "h"},
+                                                                  {"th", "e"},
+                                                                  {"\xC4\xA0", "the"},
+                                                                  {"\xC4\xA0", "\xC4\xA0"}}) {
     merges.push_back(Json::array({left, right}));
     vocabulary[std::string(left) + right] = vocabulary.size();
   }
@@ -39,17 +41,21 @@ Json small_file(std::string_view pattern) {
       {"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
   const Json split = {
       {"type", "Split"}, {"pattern", {{"Regex", std::string(pattern)}}}, {"behavior", "Isolated"}};
-  return {{"added_tokens",
-           {{{"id", 300}, {"content", "<|x|>"}, {"special", true}},
-            {{"id", 301}, {"content", "<|xy|>"}, {"special", false}, {"normalized", false}}}},
-          {"pre_tokenizer",
-           {{"type", "Sequence"}, {"pretokenizers", Json::array({split, byte_level})}}},
-          {"decoder", byte_level},
-          {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", merges}}}};
+  const Json special = {{"id", 300}, {"content", "<|x|>"}, {"special", true}};
+  const Json added = {{"id", 301}, {"content", "<|xy|>"}, {"normalized", false}};
+  Json file = Json::object();
+  file["added_tokens"] = Json::array({special, added});
+  file["pre_tokenizer"]["type"] = "Sequence";
+  file["pre_tokenizer"]["pretokenizers"] = Json::array({split, byte_level});
+  file["decoder"] = byte_level;
+  file["model"]["type"] = "BPE";
+  file["model"]["vocab"] = vocabulary;
+  file["model"]["merges"] = merges;
+  return file;
 }
 
 const std::vector<Tokenizer>& tokenizers() {
-  static const auto kTokenizers = [] {
+  static const auto tokenizer_list = [] {
     std::vector<Tokenizer> result;
     for (const auto pattern : {llmq::runtime::kGpt2Pattern, llmq::runtime::kQwen2Pattern,
                                llmq::runtime::kGpt4Pattern, std::string_view("\\p{L}+|\\s")}) {
@@ -57,7 +63,7 @@ const std::vector<Tokenizer>& tokenizers() {
     }
     return result;
   }();
-  return kTokenizers;
+  return tokenizer_list;
 }
 
 void check(bool condition) {
@@ -67,12 +73,18 @@ void check(bool condition) {
 void check_text(const Tokenizer& tokenizer, std::string_view text) {
   const auto ids = tokenizer.encode(text, {});
   check(tokenizer.decode(ids, false) == llmq::runtime::repair_utf8(text));
+  // So few bytes at a time that the text is cut wherever it may be.
   std::vector<int32_t> streamed;
-  llmq::runtime::StreamEncoder encoder(tokenizer, {}, [&](std::span<const int32_t> batch) {
-    streamed.insert(streamed.end(), batch.begin(), batch.end());
-  });
-  for (const char c : text) encoder.feed({&c, 1});
-  encoder.finish();
+  const std::shared_ptr<const llmq::runtime::TokenizerModel> model(&tokenizer.model(),
+                                                                   [](const auto*) {});
+  llmq::runtime::EncoderStages stages(
+      model, {}, 16,
+      [&](std::span<const int32_t> batch) {
+        streamed.insert(streamed.end(), batch.begin(), batch.end());
+      },
+      1 + text.size() % 7);
+  stages.feed(text);
+  stages.finish();
   check(streamed == ids);
 }
 
@@ -101,6 +113,7 @@ void check_ids(const Tokenizer& tokenizer, std::string_view bytes) {
 
 }  // namespace
 
+// NOLINTNEXTLINE(readability-identifier-naming): the name is libFuzzer's.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view rest(reinterpret_cast<const char*>(data) + 1, size - 1);

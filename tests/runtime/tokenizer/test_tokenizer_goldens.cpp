@@ -31,13 +31,34 @@ TEST_P(GoldenTokenizer, EncodesAndDecodesAsTheHuggingFaceLibrary) {
   }
 }
 
+TEST_P(GoldenTokenizer, CutsNoTextWhereItWouldChangeTheIds) {
+  SCOPED_TRACE(variant_["name"].dump());
+  TextMaker maker(36);
+  for (const Json& golden : variant_["cases"]) {
+    const auto text = golden["text"].get<std::string>();
+    const auto ids = golden["ids"].get<std::vector<int32_t>>();
+    for (const size_t n : {1U, 2U, 3U, 7U, 20U}) {
+      EXPECT_EQ(chunked_ids(tokenizer_, text, {}, n), ids) << golden["text"] << " by " << n;
+    }
+  }
+  for (int i = 0; i < 100; ++i) {
+    const std::string text = maker.text(40) + maker.bytes(3) + maker.text(5);
+    for (const bool parse_special : {true, false}) {
+      const EncodeOptions options{.parse_special = parse_special};
+      const auto ids = tokenizer_.encode(text, options);
+      EXPECT_EQ(chunked_ids(tokenizer_, text, options, 1), ids) << text;
+      EXPECT_EQ(chunked_ids(tokenizer_, text, options, 1 + maker.below(30)), ids) << text;
+    }
+  }
+}
+
 TEST_P(GoldenTokenizer, StreamsTheSameIdsWhateverThePieces) {
   SCOPED_TRACE(variant_["name"].dump());
   std::string text;
   for (const Json& golden : variant_["cases"]) text += golden["text"].get<std::string>();
   TextMaker maker(31);
   // The encoder gathers pieces up to some 100 KiB, so that the text must be longer to be cut.
-  while (text.size() < 700'000) text += maker.text(50);
+  while (text.size() < 300'000) text += maker.text(50);
   const auto expected = tokenizer_.encode(text, {});
   EXPECT_EQ(stream_ids(tokenizer_, text, {}, [] { return size_t{1} << 20; }), expected);
   EXPECT_EQ(stream_ids(tokenizer_, text, {}, [&] { return 1 + maker.below(100'000); }), expected);
@@ -64,17 +85,17 @@ TEST_P(GoldenTokenizer, StreamsTheSameTextIdByIdInWholeCharacters) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Variants, GoldenTokenizer,
+INSTANTIATE_TEST_SUITE_P(GoldenVariants, GoldenTokenizer,
                          testing::Range<size_t>(0, read_golden("tokenizers.json").size()));
 
-/// A text of 700 kB in one go passes the same buffers, so that the cut itself needs a check against
+/// A long text in one go passes the same buffers, so that the cut itself needs a check against
 /// a tokenizer that never cuts: here each line alone, where the pattern cuts at the end of a line.
 TEST(TokenizerStream, CutsOfLongTextsAgreeWithItsParts) {
   const Tokenizer tokenizer = small_tokenizer();
   TextMaker maker(33);
   std::vector<int32_t> expected;
   std::string text;
-  while (text.size() < 600'000) {
+  while (text.size() < 300'000) {
     // Ends with a word, begins with a newline: no match of the pattern spans the two.
     const std::string line = "\nx" + maker.text(30) + "end";
     const auto ids = tokenizer.encode(line, {});

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -11,6 +13,7 @@
 
 #include "formats/error.h"
 #include "formats/json.h"
+#include "runtime/tokenizer/encoder_stages.h"
 #include "runtime/tokenizer/tokenizer.h"
 #include "runtime/tokenizer/unicode.h"
 
@@ -55,6 +58,20 @@ inline std::vector<int32_t> stream_ids(const Tokenizer& tokenizer, std::string_v
   return ids;
 }
 
+/// Ids when so few bytes at a time pass the encoder's stages that every text is cut often.
+inline std::vector<int32_t> chunked_ids(const Tokenizer& tokenizer, std::string_view text,
+                                        const EncodeOptions& options, size_t chunk_bytes) {
+  std::vector<int32_t> ids;
+  const std::shared_ptr<const TokenizerModel> model(&tokenizer.model(), [](const auto*) {});
+  EncoderStages stages(
+      model, options, 64,
+      [&](std::span<const int32_t> batch) { ids.insert(ids.end(), batch.begin(), batch.end()); },
+      chunk_bytes);
+  stages.feed(text);
+  stages.finish();
+  return ids;
+}
+
 /// What an action throws, with its code checked; "no error" where it throws nothing.
 inline std::string error_of(const std::function<void()>& action,
                             formats::ErrorCode code = formats::ErrorCode::kBadInput) {
@@ -73,7 +90,7 @@ class TextMaker {
   explicit TextMaker(unsigned seed) : random_(seed) {}
 
   std::string text(int n_parts) {
-    static const std::vector<std::string> kParts = {"the",
+    static const std::vector<std::string> parts = {"the",
                                                     " model",
                                                     "Don't",
                                                     "'s",
@@ -111,7 +128,7 @@ class TextMaker {
       if (below(4) == 0) {
         append_utf8(code_point(), result);
       } else {
-        result += kParts[below(kParts.size())];
+        result += parts[below(parts.size())];
       }
     }
     return result;
