@@ -28,6 +28,34 @@ bool is_word(char c) {
   return std::isalnum(static_cast<unsigned char>(c)) != 0;
 }
 
+/// Whether the character before `begin` continues the number text[begin..] to the left: a digit, a
+/// point with digits around it and neither point nor comma behind it, or a comma behind a digit and
+/// before exactly three.
+bool belongs_to_number(std::string_view text, size_t begin) {
+  const char c = text[begin - 1];
+  if (is_digit(c)) return true;
+  const bool between_digits = begin >= 2 && is_digit(text[begin - 2]) && is_digit(text[begin]);
+  const size_t n_digits =
+      std::min(text.find_first_not_of("0123456789", begin), text.size()) - begin;
+  if (c == '.') return between_digits && begin + n_digits == text.size();
+  return c == ',' && between_digits && n_digits == 3;
+}
+
+/// Digits without commas, leading zeros and zeros at the end of a fraction.
+std::string without_padding(std::string_view number) {
+  std::string digits;
+  for (const char c : number) {
+    if (c != ',') digits += c;
+  }
+  if (digits.find('.') != std::string::npos) {
+    digits.erase(digits.find_last_not_of('0') + 1);
+    if (digits.ends_with('.')) digits.pop_back();
+  }
+  digits.erase(0, std::min(digits.find_first_not_of('0'), digits.size()));
+  if (digits.empty() || digits.front() == '.') digits.insert(0, "0");
+  return digits;
+}
+
 std::string string_field(const Json& line, const char* key) {
   const auto found = line.find(key);
   if (found == line.end() || !found->is_string()) {
@@ -168,43 +196,17 @@ std::vector<TaskItem> parse_task(std::string_view jsonl, std::string_view origin
 }
 
 std::optional<std::string> normal_number(std::string_view text) {
-  size_t end = text.find_last_of("0123456789");
-  if (end == std::string_view::npos) return std::nullopt;
-  ++end;
-  size_t begin = end;
-  // Back over digits, a point between digits, and commas before exactly three digits.
-  bool has_point = false;
-  while (begin > 0) {
-    const char c = text[begin - 1];
-    const bool between_digits = begin >= 2 && begin < end && is_digit(text[begin - 2]);
-    if (is_digit(c)) {
-      --begin;
-    } else if (c == '.' && between_digits && !has_point &&
-               text.substr(begin, end - begin).find(',') == std::string_view::npos) {
-      has_point = true;
-      --begin;
-    } else if (c == ',' && between_digits &&
-               std::min({text.find_first_not_of("0123456789", begin), end}) - begin == 3) {
-      --begin;
-    } else {
-      break;
-    }
-  }
+  const size_t last = text.find_last_of("0123456789");
+  if (last == std::string_view::npos) return std::nullopt;
+  const size_t end = last + 1;
+  size_t begin = last;
+  while (begin > 0 && belongs_to_number(text.substr(0, end), begin)) --begin;
   size_t sign = begin;
   if (sign > 0 && text[sign - 1] == '$') --sign;
   const bool is_negative =
       sign > 0 && text[sign - 1] == '-' && (sign < 2 || !is_word(text[sign - 2]));
-  std::string digits;
-  for (const char c : text.substr(begin, end - begin)) {
-    if (c != ',') digits += c;
-  }
-  if (digits.find('.') != std::string::npos) {
-    digits.erase(digits.find_last_not_of('0') + 1);
-    if (digits.ends_with('.')) digits.pop_back();
-  }
-  digits.erase(0, std::min(digits.find_first_not_of('0'), digits.size()));
-  if (digits.empty() || digits.front() == '.') digits.insert(0, "0");
-  return is_negative && digits != "0" ? "-" + digits : digits;
+  std::string number = without_padding(text.substr(begin, end - begin));
+  return is_negative && number != "0" ? "-" + number : number;
 }
 
 TaskScore run_task(Model& model, const Tokenizer& tokenizer, const std::vector<TaskItem>& items,
