@@ -165,7 +165,7 @@ TEST(Retrieval, asked_pair_stands_at_the_asked_depth_with_its_own_value) {
     ASSERT_GT(text.n_units, 5);
     const auto asked =
         static_cast<size_t>(std::llround(depth * static_cast<double>(text.n_units - 1)));
-    const auto item = pairs.begin() + static_cast<std::ptrdiff_t>(asked);
+    const auto item = std::next(pairs.begin(), static_cast<std::ptrdiff_t>(asked));
     EXPECT_EQ(item.value().get<std::string>(), text.answer);
     EXPECT_THAT(text.prompt.substr(text.needle_begin), StartsWith("\"" + item.key() + "\""));
     EXPECT_TRUE(text.prompt.ends_with("\"" + item.key() + "\": \""));

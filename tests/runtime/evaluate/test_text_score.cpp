@@ -235,10 +235,10 @@ TEST(TextScore, damaged_weights_are_reported_not_averaged) {
   testing::TemporaryFolder folder;
   const auto source = testing::golden_root() / "llama-biases";
   testing::NewTensors tensors = testing::read_tensors(source);
-  testing::NewTensor& norm = tensors.at("model.norm.weight");
-  ASSERT_EQ(norm.dtype, formats::DType::kF32);
+  testing::NewTensor& weight = tensors.at("model.layers.0.mlp.up_proj.weight");
+  ASSERT_EQ(weight.dtype, formats::DType::kF32);
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  std::memcpy(norm.bytes.data(), &nan, sizeof(nan));
+  std::memcpy(weight.bytes.data(), &nan, sizeof(nan));
   testing::write_model(folder.path(), formats::read_json_file(source / "config.json"), tensors);
   const auto model = Model::load(folder.path());
   TextScorer scorer(*model);
