@@ -20,7 +20,8 @@ constexpr int64_t kMost = int64_t{1} << 40;
 void add_text_options(CLI::App& command, EvalOptions& options) {
   command.add_option("--text", options.text_path,
                      "Text file: negative log-likelihood and perplexity, in disjoint windows of "
-                     "--context tokens, each beginning with BOS where the tokenizer adds one");
+                     "--context tokens, each beginning with BOS where the tokenizer adds one; CRLF "
+                     "reads as a line feed");
   command
       .add_option_function<std::string>(
           "--split",

@@ -39,17 +39,79 @@ std::string_view strip(std::string_view text) {
   return text;
 }
 
+/// Hands a text to an encoder in slices, with LF for CRLF and CR.
+class LineReader {
+ public:
+  explicit LineReader(std::string_view text) : text_(text) {}
+
+  [[nodiscard]] bool at_end() const { return begin_ == text_.size(); }
+  [[nodiscard]] size_t begin() const { return begin_; }
+
+  void feed_next(StreamEncoder& encoder) {
+    slice_.clear();
+    for (const char c : text_.substr(begin_, kSliceBytes)) {
+      if (c != '\n' || !after_cr_) slice_ += c == '\r' ? '\n' : c;
+      after_cr_ = c == '\r';
+    }
+    begin_ += std::min(kSliceBytes, text_.size() - begin_);
+    encoder.feed(slice_);
+  }
+
+ private:
+  std::string_view text_;
+  size_t begin_ = 0;
+  bool after_cr_ = false;
+  std::string slice_;
+};
+
+/// A separator's place in a text.
+struct Found {
+  size_t begin = 0;
+  size_t end = 0;  // at least begin; both are the text's size where there is none
+};
+
+/// Bytes of `text` at `pos` that read as `separator` (which has no CR); 0 where they do not.
+size_t match_lines(std::string_view text, size_t pos, std::string_view separator) {
+  size_t at = pos;
+  for (const char c : separator) {
+    if (at == text.size()) return 0;
+    const bool is_cr = c == '\n' && text[at] == '\r';
+    if (!is_cr && text[at] != c) return 0;
+    at += is_cr && text.substr(at + 1).starts_with('\n') ? 2 : 1;
+  }
+  return at - pos;
+}
+
+Found find_separator(std::string_view text, size_t begin, std::string_view separator) {
+  if (separator.find('\n') == std::string_view::npos) {
+    const size_t found = text.find(separator, begin);
+    if (found == std::string_view::npos) return {text.size(), text.size()};
+    return {found, found + separator.size()};
+  }
+  for (size_t pos = begin; pos < text.size(); ++pos) {
+    const size_t n_bytes = match_lines(text, pos, separator);
+    if (n_bytes > 0) return {pos, pos + n_bytes};
+  }
+  return {text.size(), text.size()};
+}
+
+std::string with_lf(std::string_view text) {
+  std::string result;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\n' && i > 0 && text[i - 1] == '\r') continue;
+    result += text[i] == '\r' ? '\n' : text[i];
+  }
+  return result;
+}
+
 /// The first `count` ids of a text (all where it has fewer).
 std::vector<int32_t> first_ids(std::string_view text, const Tokenizer& tokenizer, size_t count) {
   std::vector<int32_t> ids;
   StreamEncoder encoder(
       tokenizer, {.parse_special = true, .add_bos = tokenizer.adds_bos()},
       [&](std::span<const int32_t> batch) { ids.insert(ids.end(), batch.begin(), batch.end()); });
-  while (!text.empty() && ids.size() < count) {
-    const std::string_view slice = text.substr(0, kSliceBytes);
-    encoder.feed(slice);
-    text.remove_prefix(slice.size());
-  }
+  LineReader reader(text);
+  while (!reader.at_end() && ids.size() < count) reader.feed_next(encoder);
   if (ids.size() < count) encoder.finish();
   ids.resize(std::min(ids.size(), count));
   return ids;
@@ -57,15 +119,16 @@ std::vector<int32_t> first_ids(std::string_view text, const Tokenizer& tokenizer
 
 void for_each_part(std::string_view text, const Tokenizer& tokenizer, const PieceOptions& options,
                    const PieceSink& sink) {
+  const std::string separator = with_lf(*options.separator);
   size_t begin = 0;
-  while (begin <= text.size()) {
-    const size_t end = std::min(text.find(*options.separator, begin), text.size());
-    const std::string_view part = strip(text.substr(begin, end - begin));
+  while (begin < text.size()) {
+    const Found found = find_separator(text, begin, separator);
+    const std::string_view part = strip(text.substr(begin, found.begin - begin));
     if (!part.empty()) {
       const auto ids = first_ids(part, tokenizer, static_cast<size_t>(options.context));
-      if (!sink(ids, end)) return;
+      if (!sink(ids, found.begin)) return;
     }
-    begin = end + options.separator->size();
+    begin = found.end;
   }
 }
 
@@ -73,22 +136,18 @@ void for_each_window(std::string_view text, const Tokenizer& tokenizer, size_t c
                      const PieceSink& sink) {
   const std::vector<int32_t> prefix = text_prefix(tokenizer);
   std::vector<int32_t> window = prefix;
-  size_t end_byte = 0;
+  LineReader reader(text);
   bool wants_more = true;
   StreamEncoder encoder(tokenizer, {.parse_special = true}, [&](std::span<const int32_t> batch) {
     for (const int32_t id : batch) {
       if (!wants_more) return;
       window.push_back(id);
       if (window.size() < context) continue;
-      wants_more = sink(window, end_byte);
+      wants_more = sink(window, reader.begin());
       window = prefix;
     }
   });
-  while (end_byte < text.size() && wants_more) {
-    const std::string_view slice = text.substr(end_byte, kSliceBytes);
-    end_byte += slice.size();
-    encoder.feed(slice);
-  }
+  while (!reader.at_end() && wants_more) reader.feed_next(encoder);
   if (wants_more) encoder.finish();
   if (wants_more && window.size() > prefix.size()) sink(window, text.size());
 }

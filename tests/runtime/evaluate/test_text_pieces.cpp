@@ -93,6 +93,26 @@ TEST(TextPieces, a_part_is_cut_at_the_context) {
   EXPECT_THAT(pieces_of(text, tokenizer, {.context = 20000, .separator = "#"}), ElementsAre(whole));
 }
 
+TEST(TextPieces, line_ends_of_all_systems_read_the_same) {
+  const Tokenizer tokenizer = ascii_tokenizer(true);
+  const std::string unix_text = long_text() + "\n\nthe end\n\n\nof it";
+  for (const std::string line_end : {"\r\n", "\r"}) {
+    std::string text;
+    for (const char c : unix_text) text += c == '\n' ? line_end : std::string(1, c);
+    for (const auto& separator :
+         {std::optional<std::string>(), std::optional<std::string>("99\n"),
+          std::optional<std::string>("\n\n"), std::optional<std::string>("7")}) {
+      const Pieces want = pieces_of(unix_text, tokenizer, {.context = 50, .separator = separator});
+      EXPECT_GT(want.size(), 1U);
+      EXPECT_EQ(pieces_of(text, tokenizer, {.context = 50, .separator = separator}), want);
+      if (!separator) continue;
+      std::string same;
+      for (const char c : *separator) same += c == '\n' ? line_end : std::string(1, c);
+      EXPECT_EQ(pieces_of(text, tokenizer, {.context = 50, .separator = same}), want);
+    }
+  }
+}
+
 TEST(TextPieces, bytes_that_are_no_utf8_are_not_taken_for_white_space) {
   const Tokenizer tokenizer = ascii_tokenizer(false);
   // A space of three bytes without its last, and a continuation byte alone.
