@@ -12,6 +12,7 @@
 #include "convert/report/eval_report.h"
 #include "formats/error.h"
 #include "formats/file.h"
+#include "runtime/attention/rope.h"
 #include "runtime/evaluate/retrieval.h"
 #include "runtime/evaluate/task.h"
 #include "runtime/evaluate/text_pieces.h"
@@ -36,29 +37,6 @@ std::string_view text_of(const formats::MappedFile& file) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-/// A text with its line ends as "\n", whatever its writer used: Python, which published figures
-/// come from, reads text files so. Stays in the mapping unless it holds a carriage return.
-class EvalText {
- public:
-  explicit EvalText(const std::filesystem::path& path) : file_(path) {
-    const std::string_view raw = text_of(file_);
-    if (raw.find('\r') == std::string_view::npos) return;
-    converted_.reserve(raw.size());
-    for (size_t i = 0; i < raw.size(); ++i) {
-      if (raw[i] == '\r' && i + 1 < raw.size() && raw[i + 1] == '\n') continue;
-      converted_ += raw[i] == '\r' ? '\n' : raw[i];
-    }
-  }
-
-  [[nodiscard]] std::string_view view() const {
-    return converted_.empty() ? text_of(file_) : converted_;
-  }
-
- private:
-  formats::MappedFile file_;
-  std::string converted_;
-};
-
 /// A model and what turns text into its ids.
 struct Evaluated {
   std::unique_ptr<runtime::Model> model;
@@ -74,8 +52,8 @@ Evaluated load(const std::filesystem::path& folder, const runtime::ModelOptions&
 }
 
 int64_t context_of(const EvalOptions& options, const runtime::Model& model) {
+  if (options.context == 0) return std::min<int64_t>(2048, runtime::max_positions(model.config()));
   const int64_t limit = model.length_limit();
-  if (options.context == 0) return std::min<int64_t>(2048, limit);
   if (options.context > limit) {
     throw formats::bad_input(
         fmt::format("--context {} is more than the {} positions of this model; choose a smaller "
@@ -88,7 +66,7 @@ int64_t context_of(const EvalOptions& options, const runtime::Model& model) {
 /// Files that are read whole are opened before a model is loaded, so that a wrong name is found at
 /// once.
 struct Inputs {
-  std::optional<EvalText> text;
+  std::optional<formats::MappedFile> text;
   std::vector<runtime::TaskItem> questions;
 };
 
@@ -96,7 +74,7 @@ Inputs open_inputs(const EvalOptions& options) {
   Inputs inputs;
   if (!options.text_path.empty()) {
     inputs.text.emplace(options.text_path);
-    if (inputs.text->view().empty())
+    if (inputs.text->bytes().empty())
       throw formats::bad_input(fmt::format("{}: the file is empty", options.text_path));
   }
   if (!options.task_path.empty()) {
@@ -207,7 +185,7 @@ EvalReport measure(const EvalOptions& options, Console& console, const CommonOpt
   report.reference_path = options.reference_path;
   report.text_path = options.text_path;
   report.task_path = options.task_path;
-  if (inputs.text) measure_text(job, inputs.text->view(), report);
+  if (inputs.text) measure_text(job, text_of(*inputs.text), report);
   if (!passkey_lengths.empty())
     report.passkey = measure_retrieval(job, runtime::RetrievalKind::kPasskey, passkey_lengths);
   if (!key_value_lengths.empty())

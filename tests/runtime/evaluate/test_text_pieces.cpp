@@ -31,7 +31,7 @@ std::vector<int32_t> encode(const Tokenizer& tokenizer, std::string_view text) {
 // Longer than what an encoder gets at once, with words across every border.
 std::string long_text() {
   std::string text;
-  for (int i = 0; i < 30000; ++i) text += " the number " + std::to_string(i) + "\n";
+  for (int i = 0; i < 8000; ++i) text += " the number " + std::to_string(i) + "\n";
   return text;
 }
 
@@ -146,19 +146,17 @@ TEST(TextPieces, tokenizers_that_differ_in_tokens_or_bos_are_told_apart) {
   EXPECT_NO_THROW(check_same_tokenizer(with_bos, ascii_tokenizer(true), "The text"));
   EXPECT_THAT(error_of([&] { check_same_tokenizer(with_bos, ascii_tokenizer(false), ""); }),
               HasSubstr("begin a text"));
-  const Tokenizer other = Tokenizer::from_json(
-      R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}})");
-  EXPECT_THAT(error_of([&] { check_same_tokenizer(with_bos, other, ""); }), HasSubstr("id 0"));
-  // The same tokens, merged in another order: "aba" is "ab" "a" or "a" "ba".
-  const auto merged_in_order = [](const std::string& merges) {
+  const auto with_merges = [](const std::string& merges) {
     return Tokenizer::from_json(
-        R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "ba": 3}, "merges": )" +
-        merges + "}}");
+        R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3, "bc": 4},
+            "merges": [)" +
+        merges + "]}}");
   };
-  const Tokenizer one = merged_in_order(R"(["a b", "b a"])");
-  const Tokenizer another = merged_in_order(R"(["b a", "a b"])");
-  EXPECT_NO_THROW(check_same_tokenizer(one, another, "ba"));
-  EXPECT_THAT(error_of([&] { check_same_tokenizer(one, another, "aba"); }),
+  const Tokenizer other = with_merges(R"("a b", "b c")");
+  EXPECT_THAT(error_of([&] { check_same_tokenizer(with_bos, other, ""); }), HasSubstr("id 0"));
+  const Tokenizer other_order = with_merges(R"("b c", "a b")");
+  EXPECT_NO_THROW(check_same_tokenizer(other, other_order, "ab"));
+  EXPECT_THAT(error_of([&] { check_same_tokenizer(other, other_order, "abc"); }),
               HasSubstr("different ids"));
 }
 
