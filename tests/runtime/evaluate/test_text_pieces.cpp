@@ -113,6 +113,18 @@ TEST(TextPieces, line_ends_of_all_systems_read_the_same) {
   }
 }
 
+TEST(TextPieces, a_line_end_may_be_cut_where_a_slice_ends) {
+  const Tokenizer tokenizer = ascii_tokenizer(true);
+  for (size_t n = 65532; n <= 65538; ++n) {
+    std::string before;
+    while (before.size() < n) before += "ab ";
+    before.resize(n, 'x');
+    const PieceOptions options{.context = 200000, .separator = {}};
+    EXPECT_EQ(pieces_of(before + "\r\n\r\nend", tokenizer, options),
+              pieces_of(before + "\n\nend", tokenizer, options));
+  }
+}
+
 TEST(TextPieces, bytes_that_are_no_utf8_are_not_taken_for_white_space) {
   const Tokenizer tokenizer = ascii_tokenizer(false);
   // A space of three bytes without its last, and a continuation byte alone.
