@@ -1,4 +1,4 @@
-#include "quantized_model.h"
+#include "tests/runtime/model/quantized_model.h"
 
 #include <algorithm>
 #include <cmath>

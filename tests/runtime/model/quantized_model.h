@@ -1,6 +1,6 @@
 #pragma once
 
-#include "model_testing.h"
+#include "tests/runtime/model/model_testing.h"
 
 namespace llmq::testing {
 

@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "formats/json.h"
-#include "model_testing.h"
 #include "quant/kernels/cpu.h"
 #include "quant/kernels/gemm_f16/gemm_f16.h"
-#include "quantized_model.h"
 #include "runtime/model/model.h"
+#include "tests/runtime/model/model_testing.h"
+#include "tests/runtime/model/quantized_model.h"
 
 namespace llmq::runtime {
 namespace {

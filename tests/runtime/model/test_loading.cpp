@@ -11,11 +11,11 @@
 
 #include "formats/description.h"
 #include "formats/error.h"
-#include "model_testing.h"
-#include "quantized_model.h"
 #include "runtime/model/generation_config.h"
 #include "runtime/model/layer_weights.h"
 #include "runtime/model/model.h"
+#include "tests/runtime/model/model_testing.h"
+#include "tests/runtime/model/quantized_model.h"
 
 namespace llmq::runtime {
 namespace {

@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "formats/error.h"
-#include "model_testing.h"
-#include "quantized_model.h"
 #include "runtime/model/decoder.h"
 #include "runtime/model/generate.h"
 #include "runtime/model/model.h"
+#include "tests/runtime/model/model_testing.h"
+#include "tests/runtime/model/quantized_model.h"
 
 namespace llmq::runtime {
 namespace {

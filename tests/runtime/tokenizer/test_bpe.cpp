@@ -4,7 +4,7 @@
 #include <map>
 
 #include "runtime/tokenizer/bpe.h"
-#include "tokenizer_test_util.h"
+#include "tests/runtime/tokenizer/tokenizer_test_util.h"
 
 namespace llmq::runtime {
 namespace {

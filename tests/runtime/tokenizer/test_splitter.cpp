@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/tokenizer/splitter.h"
-#include "tokenizer_test_util.h"
+#include "tests/runtime/tokenizer/tokenizer_test_util.h"
 
 namespace llmq::runtime {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <thread>
 
-#include "tokenizer_test_util.h"
+#include "tests/runtime/tokenizer/tokenizer_test_util.h"
 
 namespace llmq::runtime {
 namespace {

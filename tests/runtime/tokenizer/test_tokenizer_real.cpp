@@ -3,7 +3,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "tokenizer_test_util.h"
+#include "tests/runtime/tokenizer/tokenizer_test_util.h"
 
 namespace llmq::runtime {
 namespace {

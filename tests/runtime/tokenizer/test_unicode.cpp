@@ -4,7 +4,7 @@
 #include <set>
 
 #include "runtime/tokenizer/normalizer.h"
-#include "tokenizer_test_util.h"
+#include "tests/runtime/tokenizer/tokenizer_test_util.h"
 
 namespace llmq::runtime {
 namespace {
