@@ -30,9 +30,10 @@ using PieceSink = std::function<bool(std::span<const int32_t> ids, size_t end_by
 
 /// Cuts `text` (UTF-8; invalid bytes count as U+FFFD) into pieces and hands them to `sink` in
 /// order. Line ends of the text and the separator are read as Python's text mode does: CRLF and CR
-/// are LF, so that a text scores the same however it was saved. Special tokens in the text are parsed, as the Hugging Face library does by default.
-/// Memory does not grow with the text. Throws Error{kUsage} when `context` leaves no room for a
-/// token behind BOS or the separator is empty, and what the tokenizer and the sink throw.
+/// are LF, so that a text scores the same however it was saved. Special tokens in the text are
+/// parsed, as the Hugging Face library does by default. Memory does not grow with the text. Throws
+/// Error{kUsage} when `context` leaves no room for a token behind BOS or the separator is empty,
+/// and what the tokenizer and the sink throw.
 void for_each_piece(std::string_view text, const Tokenizer& tokenizer, const PieceOptions& options,
                     const PieceSink& sink);
 
