@@ -46,6 +46,10 @@ bool is_boolean_word(std::string word) {
 
 }  // namespace
 
+bool takes_free_text(std::string_view option) {
+  return std::find(kFreeText.begin(), kFreeText.end(), option) != kFreeText.end();
+}
+
 std::string canonical_option(std::string name) {
   for (char& c : name) {
     c = c == '_' ? '-' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
@@ -75,10 +79,16 @@ Arguments translate_arguments(int argc, const char* const* argv) {
       if (!has_value && next_is_value) ++i;
       continue;
     }
-    arguments.words.push_back((name.size() == 1 ? "-" : "--") + name + words[i].substr(equals));
-    const bool takes_text = std::find(kFreeText.begin(), kFreeText.end(), name) != kFreeText.end();
-    if (takes_text && !has_value && i + 1 < words.size()) {
-      arguments.words.back() += "=" + words[++i];
+    const std::string spelled = (name.size() == 1 ? "-" : "--") + name;
+    if (!takes_free_text(name)) {
+      arguments.words.push_back(spelled + words[i].substr(equals));
+      continue;
+    }
+    arguments.words.push_back(spelled);
+    if (has_value) {
+      arguments.words.push_back(kTextMark + words[i].substr(equals + 1));
+    } else if (i + 1 < words.size()) {
+      arguments.words.push_back(kTextMark + words[++i]);
     }
   }
   return arguments;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace llmq::convert {
@@ -19,6 +20,13 @@ struct Arguments {
 /// option only where it starts with a dash and a letter and the word before it is not an option
 /// that waits for text.
 Arguments translate_arguments(int argc, const char* const* argv);
+
+/// First character of a word that is an option's text, whatever it looks like; the parser takes it
+/// off again.
+inline constexpr char kTextMark = '\x02';
+
+/// Whether an option (by its one form) takes free text, which may begin with a dash or be empty.
+bool takes_free_text(std::string_view option);
 
 /// The one form of an option's name without dashes: lower case, '-' for '_'.
 std::string canonical_option(std::string name);

@@ -37,6 +37,16 @@ void add_common_options(CLI::App& command, CommonOptions& options) {
       ->check(CLI::IsMember({"quiet", "error", "warning", "info", "debug"}));
 }
 
+/// Options of free text get their words back as the user wrote them.
+void take_text_marks_off(CLI::App& command) {
+  for (CLI::Option* option : command.get_options()) {
+    if (option->get_lnames().empty() || !takes_free_text(option->get_lnames().front())) continue;
+    option->transform([](const std::string& word) {
+      return word.starts_with(kTextMark) ? word.substr(1) : word;
+    });
+  }
+}
+
 /// A sentence when the first word is not one of the subcommands.
 std::optional<std::string> unknown_subcommand(const CLI::App& app,
                                               const std::vector<std::string>& words) {
@@ -102,8 +112,12 @@ int run_program(int argc, const char* const* argv) {
   add_inspect_command(app, choose);
   add_run_command(app, choose);
   add_bench_command(app, choose);
+  add_eval_command(app, choose);
   add_info_command(app, choose);
-  for (CLI::App* command : app.get_subcommands({})) add_common_options(*command, options);
+  for (CLI::App* command : app.get_subcommands({})) {
+    add_common_options(*command, options);
+    take_text_marks_off(*command);
+  }
 
   try {
     app.parse(std::vector<std::string>(arguments.words.rbegin(), arguments.words.rend()));

@@ -40,18 +40,18 @@ void check_destination(const fs::path& destination, const fs::path& source, bool
   const std::string name = destination.string();
   if (is_inside(to, from)) {
     throw bad_input("destination " + name +
-                      " is the source folder or inside it; choose a folder elsewhere");
+                    " is the source folder or inside it; choose a folder elsewhere");
   }
   if (is_inside(from, to)) {
     throw bad_input("destination " + name +
-                      " contains the source folder; choose a folder elsewhere");
+                    " contains the source folder; choose a folder elsewhere");
   }
   if (fs::exists(to) && !fs::is_directory(to)) {
     throw bad_input("destination " + name + " is a file; choose another folder");
   }
   if (fs::exists(to) && !fs::is_empty(to) && !force) {
     throw bad_input("destination " + name +
-                      " is not empty; choose another folder or give --force to replace it");
+                    " is not empty; choose another folder or give --force to replace it");
   }
 }
 

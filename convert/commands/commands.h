@@ -30,6 +30,7 @@ void add_verify_command(CLI::App& app, const ChooseAction& choose);
 void add_inspect_command(CLI::App& app, const ChooseAction& choose);
 void add_run_command(CLI::App& app, const ChooseAction& choose);
 void add_bench_command(CLI::App& app, const ChooseAction& choose);
+void add_eval_command(CLI::App& app, const ChooseAction& choose);
 void add_info_command(CLI::App& app, const ChooseAction& choose);
 
 /// Adds an option that takes true, false, 1 or 0, or stands alone for true.

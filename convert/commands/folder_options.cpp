@@ -12,9 +12,10 @@ void add_recipe_options(CLI::App& command, FolderOptions& options) {
                      "Quantization type: a built-in recipe (an unknown one prints the list)");
   command.add_option("--recipe", options.recipe_file,
                      "Recipe file instead of a type; llmq plan --print-recipe shows one");
-  command.add_option("--disable-names", options.disable_names,
-                     "Modules kept float, comma separated, * matches; replaces the recipe's list, "
-                     "a leading + adds to it");
+  options.disable_names_option = command.add_option(
+      "--disable-names", options.disable_names,
+      "Modules kept float, comma separated, * matches; replaces the recipe's list, "
+      "a leading + adds to it");
   options.weight_symmetric_option = add_switch(command, "--w-sym", options.weight_symmetric,
                                                "Symmetric weights; replaces the recipe's choice");
 }
@@ -37,8 +38,7 @@ Recipe chosen_recipe(const FolderOptions& options) {
   }
   Recipe recipe =
       options.type.empty() ? read_recipe(options.recipe_file) : builtin_recipe(options.type);
-  if (options.has_disable_names || !options.disable_names.empty())
-    apply_disable_names(recipe, options.disable_names);
+  if (options.disable_names_option->count() > 0) apply_disable_names(recipe, options.disable_names);
   if (options.weight_symmetric_option != nullptr && options.weight_symmetric_option->count() > 0) {
     for (RecipeRule& rule : recipe.rules) rule.symmetric = options.weight_symmetric;
   }

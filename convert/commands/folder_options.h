@@ -15,7 +15,7 @@ struct FolderOptions {
   std::string type;
   std::string recipe_file;
   std::string disable_names;
-  bool has_disable_names = false;
+  CLI::Option* disable_names_option = nullptr;
   std::string dtype;
   double part_size_gib = 0;
   bool weight_symmetric = true;

@@ -50,6 +50,7 @@ int run_model(const RunOptions& options, Console& console, const CommonOptions& 
   const std::optional<runtime::Tokenizer> tokenizer = load_tokenizer(options.model.folder);
   const std::vector<Prompt> prompts = read_prompts(options.prompt, options.model.folder, tokenizer);
   std::vector<runtime::GenerateRequest> requests;
+  requests.reserve(prompts.size());
   for (const Prompt& prompt : prompts) {
     requests.push_back({prompt.ids, prompt.max_output_length, options.sampling, std::nullopt});
   }

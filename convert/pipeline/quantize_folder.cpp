@@ -277,7 +277,7 @@ void add_run_figures(Json& report, double seconds, const MemorySampler& memory) 
 
 /// The written folder must obey every rule before it may appear.
 Json require_conformance(const fs::path& folder, quant::ThreadTeam& team) {
-  const Json conformance = conformance_json(check_conformance(folder, std::nullopt, team));
+  Json conformance = conformance_json(check_conformance(folder, std::nullopt, team));
   for (const Json& rule : conformance["rules"]) {
     if (rule["ok"].get<bool>()) continue;
     throw formats::Error(

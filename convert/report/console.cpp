@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cmath>
 #include <cstdio>
 
 namespace llmq::convert {
@@ -126,7 +127,7 @@ std::string bytes_text(uint64_t size_bytes) {
 
 std::string seconds_text(double seconds) {
   if (seconds < 60) return fmt::format("{:.1f}s", seconds);
-  const auto whole = static_cast<int64_t>(seconds + 0.5);
+  const auto whole = std::llround(seconds);
   if (whole < 3600) return fmt::format("{}m {}s", whole / 60, whole % 60);
   return fmt::format("{}h {}m", whole / 3600, whole % 3600 / 60);
 }

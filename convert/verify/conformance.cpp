@@ -14,7 +14,6 @@ namespace llmq::convert {
 namespace {
 
 using formats::Json;
-using formats::Scheme;
 using formats::StoredTensor;
 
 RuleResult rule_description(const FolderView& folder) {

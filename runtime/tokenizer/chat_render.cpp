@@ -73,7 +73,8 @@ size_t find_last_query(Messages messages) {
 
 class ChatMlWriter {
  public:
-  ChatMlWriter(const ChatRules& rules, Messages messages) : rules_(rules), messages_(messages) {}
+  ChatMlWriter(const ChatRules& rules, Messages messages)
+      : rules_(rules), messages_(messages), last_query_(find_last_query(messages)) {}
 
   std::string write(const std::string& default_system, const ChatTemplate::RenderOptions& options) {
     if (messages_[0].role != "system" && !default_system.empty()) turn("system", default_system);
@@ -108,7 +109,7 @@ class ChatMlWriter {
   void thinking_turn(size_t i) {
     const auto [reasoning, answer] = split_thought(messages_[i].content);
     const bool is_last = i + 1 == messages_.size();
-    if (i > find_last_query(messages_) && (is_last || !reasoning.empty())) {
+    if (i > last_query_ && (is_last || !reasoning.empty())) {
       const auto stripped = strip_newlines_right(strip_newlines_left(reasoning));
       turn("assistant",
            fmt::format("<think>\n{}\n</think>\n\n{}", stripped, strip_newlines_left(answer)));
@@ -119,6 +120,7 @@ class ChatMlWriter {
 
   const ChatRules& rules_;
   Messages messages_;
+  size_t last_query_;
   std::string text_;
 };
 

@@ -6,7 +6,6 @@
 namespace llmq::runtime {
 namespace {
 
-constexpr size_t kChunkBytes = size_t{128} << 10;
 constexpr size_t kIdsPerBatch = 8192;
 
 /// Appends `piece` with every space replaced.
@@ -153,12 +152,13 @@ void NormalizeStage::end_segment() {
 
 EncoderStages::EncoderStages(std::shared_ptr<const TokenizerModel> model,
                              const EncodeOptions& options, size_t n_cached_words,
-                             WordStage::Emit emit)
+                             WordStage::Emit emit, size_t chunk_bytes)
     : model_(std::move(model)),
       options_(options),
       words_(*model_, n_cached_words, std::move(emit)),
       normalize_(*model_, options.parse_special, words_),
-      raw_splitter_(model_->raw_tokens, options.parse_special, normalize_) {}
+      raw_splitter_(model_->raw_tokens, options.parse_special, normalize_),
+      chunk_bytes_(chunk_bytes) {}
 
 void EncoderStages::pass(std::string_view bytes) {
   repaired_.clear();
@@ -167,8 +167,8 @@ void EncoderStages::pass(std::string_view bytes) {
 }
 
 void EncoderStages::feed(std::string_view bytes) {
-  while (gathered_.size() + bytes.size() >= kChunkBytes) {
-    const size_t n_taken = kChunkBytes - gathered_.size();
+  while (gathered_.size() + bytes.size() >= chunk_bytes_) {
+    const size_t n_taken = chunk_bytes_ - gathered_.size();
     if (gathered_.empty()) {
       pass(bytes.substr(0, n_taken));
     } else {

@@ -65,8 +65,12 @@ class NormalizeStage : public SegmentSink {
 
 /// The way of a text through all stages. Not thread-safe.
 struct EncoderStages {
+  static constexpr size_t kDefaultChunkBytes = size_t{128} << 10;
+
+  /// `chunk_bytes` (> 0) of input pass the stages at a time.
   EncoderStages(std::shared_ptr<const TokenizerModel> model, const EncodeOptions& options,
-                size_t n_cached_words, WordStage::Emit emit);
+                size_t n_cached_words, WordStage::Emit emit,
+                size_t chunk_bytes = kDefaultChunkBytes);
 
   /// Bytes of any length; small ones are gathered.
   void feed(std::string_view bytes);
@@ -81,6 +85,7 @@ struct EncoderStages {
   NormalizeStage normalize_;
   AddedTokenSplitter raw_splitter_;
   Utf8Repair repair_;
+  size_t chunk_bytes_;
   std::string gathered_;
   std::string repaired_;
 };

@@ -54,7 +54,8 @@ void parse_merges(std::string_view text, BpeSpec& bpe) {
     if (line.ends_with('\r')) line.remove_suffix(1);
     if (line.empty() || line.starts_with("#version")) continue;
     const size_t space = line.find(' ');
-    if (space == 0 || space + 1 >= line.size() || line.find(' ', space + 1) != line.npos) {
+    if (space == line.npos || space == 0 || space + 1 >= line.size() ||
+        line.find(' ', space + 1) != line.npos) {
       throw bad_input(fmt::format("merges.txt, line {}: {} is not two tokens with a space between",
                                   n_line, in_quotes(line)));
     }

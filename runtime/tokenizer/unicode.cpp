@@ -182,7 +182,7 @@ std::string repair_utf8(std::string_view bytes) {
 }
 
 const std::array<std::string, 256>& byte_level_alphabet() {
-  static const auto kAlphabet = [] {
+  static const auto alphabet_table = [] {
     std::array<std::string, 256> alphabet;
     char32_t next_substitute = 256;
     for (char32_t byte = 0; byte < 256; ++byte) {
@@ -191,11 +191,11 @@ const std::array<std::string, 256>& byte_level_alphabet() {
     }
     return alphabet;
   }();
-  return kAlphabet;
+  return alphabet_table;
 }
 
 std::optional<std::string> byte_level_to_bytes(std::string_view token) {
-  static const auto kBytes = [] {
+  static const auto bytes_of = [] {
     std::unordered_map<char32_t, char> bytes;
     for (size_t byte = 0; byte < 256; ++byte) {
       bytes[decode_char(byte_level_alphabet()[byte], 0).code_point] = static_cast<char>(byte);
@@ -206,8 +206,8 @@ std::optional<std::string> byte_level_to_bytes(std::string_view token) {
   out.reserve(token.size());
   for (size_t pos = 0; pos < token.size();) {
     const DecodedChar decoded = decode_char(token, pos);
-    const auto found = kBytes.find(decoded.code_point);
-    if (found == kBytes.end()) return std::nullopt;
+    const auto found = bytes_of.find(decoded.code_point);
+    if (found == bytes_of.end()) return std::nullopt;
     out.push_back(found->second);
     pos += decoded.n_bytes;
   }

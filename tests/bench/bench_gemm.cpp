@@ -62,8 +62,8 @@ void multiply(const Case& c, const unsigned char* weights) {
   if (c.family == "f32") {
     gemm_f32({x, weights, c.k, nullptr, y}, here.team);
   } else if (c.family == "w8a16") {
-    gemm_w8a16({x, reinterpret_cast<const int8_t*>(weights), c.k, here.floats(), nullptr,
-                c.group, nullptr, y},
+    gemm_w8a16({x, reinterpret_cast<const int8_t*>(weights), c.k, here.floats(), nullptr, c.group,
+                nullptr, y},
                here.team);
   } else {
     const auto dtype = c.family == "bf16" ? formats::DType::kBF16 : formats::DType::kF16;

@@ -156,7 +156,8 @@ TEST_F(CliBadPlace, DestinationInsideSourceIsRefusedEvenWithForce) {
 
 TEST_F(CliBadPlace, DestinationInsideSourceThroughALinkIsRefused) {
   fs::create_directory_symlink(source_, folder_ / "alias");
-  expect_refusal(quantize_to(folder_ / "alias" / "quantized"), kBadInput, "bad_input", {"quantized"});
+  expect_refusal(quantize_to(folder_ / "alias" / "quantized"), kBadInput, "bad_input",
+                 {"quantized"});
 }
 
 TEST_F(CliBadPlace, DestinationThatIsTheSourceIsRefusedEvenWithForce) {

@@ -87,6 +87,7 @@ std::vector<ExpectedTensor> stored_tensors(const ModelConfig& config, const Opti
 void write_weights(const ModelConfig& config, const Options& options, DType dtype) {
   const std::vector<ExpectedTensor> tensors = stored_tensors(config, options);
   std::vector<TensorEntry> entries;
+  entries.reserve(tensors.size());
   for (const ExpectedTensor& tensor : tensors)
     entries.push_back({tensor.name, dtype, tensor.shape, 0, 0});
   assign_offsets(entries);

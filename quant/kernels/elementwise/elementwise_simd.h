@@ -167,9 +167,14 @@ inline void dot_rows(const DotRowsTask& task) {
   }
 }
 
-// kSums accumulators by kVecs vectors of elements, kept in registers over all rows.
+// Rows that stay in the L1 cache while all accumulators pass over them.
+inline constexpr int64_t kRowsPerChunk = 64;
+
+// kSums accumulators by kVecs vectors of elements, kept in registers over all rows. The first
+// accumulators fetch the next chunk of rows.
 template <class Values, int kSums, int kVecs>
 inline void add_rows_block(const AddRowsTask& task, int64_t sum, int64_t begin) {
+  const int64_t ahead = sum == 0 ? kRowsPerChunk * task.rows.row_size_bytes : 0;
   const auto* row =
       static_cast<const unsigned char*>(task.rows.data) + begin / kLanes * Values::kStepBytes;
   float* first = task.acc + sum * task.acc_stride + begin;
@@ -181,6 +186,9 @@ inline void add_rows_block(const AddRowsTask& task, int64_t sum, int64_t begin) 
       acc[s * kVecs + v] = vec_load(first + s * task.acc_stride + v * kLanes);
   }
   for (int64_t j = 0; j < task.rows.n_rows; ++j) {
+#pragma GCC unroll 4
+    for (int64_t b = 0; b < kVecs * Values::kStepBytes; b += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(row + ahead + b), _MM_HINT_T0);
     Vec p[kSums];
 #pragma GCC unroll 4
     for (int s = 0; s < kSums; ++s) p[s] = vec_set(task.p[(sum + s) * task.p_stride + j]);
@@ -229,10 +237,18 @@ inline void add_rows_sums(const AddRowsTask& task, int64_t sum) {
 
 template <class Values>
 inline void add_typed_rows(const AddRowsTask& task) {
-  int64_t sum = 0;
-  for (; sum + kSumsPerBlock <= task.m; sum += kSumsPerBlock)
-    add_rows_sums<Values, kSumsPerBlock>(task, sum);
-  for (; sum < task.m; ++sum) add_rows_sums<Values, 1>(task, sum);
+  AddRowsTask chunk = task;
+  for (int64_t j = 0; j < task.rows.n_rows; j += kRowsPerChunk) {
+    const int64_t n_left = task.rows.n_rows - j;
+    chunk.rows.data =
+        static_cast<const unsigned char*>(task.rows.data) + j * task.rows.row_size_bytes;
+    chunk.rows.n_rows = n_left < kRowsPerChunk ? n_left : kRowsPerChunk;
+    chunk.p = task.p + j;
+    int64_t sum = 0;
+    for (; sum + kSumsPerBlock <= task.m; sum += kSumsPerBlock)
+      add_rows_sums<Values, kSumsPerBlock>(chunk, sum);
+    for (; sum < task.m; ++sum) add_rows_sums<Values, 1>(chunk, sum);
+  }
 }
 
 inline void add_rows(const AddRowsTask& task) {

@@ -13,8 +13,7 @@ NewTensors read_tensors(const std::filesystem::path& folder) {
   NewTensors tensors;
   const formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
   for (const formats::StoredTensor& tensor : checkpoint.tensors()) {
-    tensors[tensor.name] = {
-        tensor.dtype, tensor.shape, {tensor.bytes.begin(), tensor.bytes.end()}};
+    tensors[tensor.name] = {tensor.dtype, tensor.shape, {tensor.bytes.begin(), tensor.bytes.end()}};
   }
   return tensors;
 }
@@ -55,10 +54,10 @@ std::vector<float> all_logits(runtime::Model& model, std::span<const int32_t> to
   std::vector<float> logits;
   runtime::Sequence sequence = model.new_sequence();
   const runtime::BatchItem item{&sequence, tokens};
-  model.score({&item, 1}, [&](const quant::ConstMatrixF32& rows,
-                              std::span<const runtime::RowOrigin>) {
-    logits.insert(logits.end(), rows.data, rows.data + rows.n_rows * rows.n_cols);
-  });
+  model.score({&item, 1},
+              [&](const quant::ConstMatrixF32& rows, std::span<const runtime::RowOrigin>) {
+                logits.insert(logits.end(), rows.data, rows.data + rows.n_rows * rows.n_cols);
+              });
   return logits;
 }
 

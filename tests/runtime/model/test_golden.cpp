@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "tests/runtime/model/model_testing.h"
 #include "runtime/model/generate.h"
 #include "runtime/model/model.h"
+#include "tests/runtime/model/model_testing.h"
 
 namespace llmq::runtime {
 namespace {
