@@ -28,8 +28,10 @@ struct StoredTensor {
 /// when it is opened. Immutable afterwards and thread-safe; tensors live as long as the checkpoint.
 class Checkpoint {
  public:
-  /// Opens `folder`. Throws Error{kBadInput} when no weights are found, a shard is missing, an
-  /// index names a file outside the folder, a tensor that its shard lacks, or a tensor twice.
+  /// Opens `folder`. Files may be symbolic links to anywhere, as download caches make them. Throws
+  /// Error{kBadInput} when no weights are found, a shard is missing, an index names a file outside
+  /// the folder, a tensor that its shard lacks, or lacks one that a shard has, or when a tensor is
+  /// there twice; Error{kIo} when a file cannot be mapped.
   static Checkpoint open(const std::filesystem::path& folder);
 
   /// In file order, then by offset.

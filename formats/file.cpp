@@ -54,7 +54,8 @@ std::pair<void*, size_t> whole_pages(std::span<const std::byte> part) {
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: a pipe under the name must be refused, not waited for.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
     if (errno == ENOENT || errno == ENOTDIR) throw bad_input(path.string() + ": no such file");
     throw io_error("cannot open " + path.string(), errno);

@@ -104,8 +104,9 @@ class CheckedBuilder : public nlohmann::json_sax<Json> {
 
 class FileDescriptor {
  public:
+  /// O_NONBLOCK: a pipe under the name must be refused, not waited for.
   explicit FileDescriptor(const std::filesystem::path& path)
-      : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+      : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
   ~FileDescriptor() {
     if (fd_ >= 0) ::close(fd_);
   }
