@@ -15,6 +15,9 @@ namespace {
 /// Far above every published model; keeps products of a few of them inside int64.
 constexpr int64_t kMaxExtent = int64_t{1} << 31;
 
+/// Experts of all layers: ten times those of the largest model; keeps tables of tensors in memory.
+constexpr int64_t kMaxExpertsOfModel = int64_t{1} << 20;
+
 /// Typed look-ups in one JSON object; errors name file and key. A JSON null counts as absent.
 class Reader {
  public:
@@ -78,19 +81,22 @@ class Reader {
     return value->get<std::string>();
   }
 
-  template <typename T>
-  [[nodiscard]] std::vector<T> numbers(const char* key) const {
-    const Json* value = find(key);
-    if (value == nullptr) return {};
-    std::vector<T> list;
-    const auto add = [&](const Json& item) {
-      if (!item.is_number()) fail(key, "holds something that is not a number");
-      list.push_back(item.get<T>());
-    };
-    if (value->is_array()) {
-      for (const Json& item : *value) add(item);
-    } else {
-      add(*value);
+  /// A list of numbers, or one number as a list of one.
+  [[nodiscard]] std::vector<double> reals(const char* key) const {
+    std::vector<double> list;
+    for (const Json* item : items(key)) list.push_back(item->get<double>());
+    return list;
+  }
+
+  /// The same for whole numbers that fit into 32 bits: token ids and layers.
+  [[nodiscard]] std::vector<int32_t> int32s(const char* key) const {
+    std::vector<int32_t> list;
+    for (const Json* item : items(key)) {
+      const double number = item->get<double>();
+      if (number != std::floor(number) || number < INT32_MIN || number > INT32_MAX) {
+        fail(key, fmt::format("holds {}, not a whole number of 32 bits", item->dump()));
+      }
+      list.push_back(static_cast<int32_t>(number));
     }
     return list;
   }
@@ -102,6 +108,22 @@ class Reader {
   [[nodiscard]] const std::string& origin() const { return origin_; }
 
  private:
+  /// The numbers of a list, or the one number that stands there instead.
+  [[nodiscard]] std::vector<const Json*> items(const char* key) const {
+    const Json* value = find(key);
+    if (value == nullptr) return {};
+    std::vector<const Json*> list;
+    if (value->is_array()) {
+      for (const Json& item : *value) list.push_back(&item);
+    } else {
+      list.push_back(value);
+    }
+    for (const Json* item : list) {
+      if (!item->is_number()) fail(key, "holds something that is not a number");
+    }
+    return list;
+  }
+
   const Json& object_;
   std::string origin_;
 };
@@ -149,8 +171,8 @@ RopeScaling parse_rope_scaling(const Json& value, const std::string& origin) {
   scaling.mscale = reader.real("mscale");
   scaling.mscale_all_dim = reader.real("mscale_all_dim");
   scaling.truncate = reader.boolean("truncate").value_or(true);
-  scaling.short_factor = reader.numbers<double>("short_factor");
-  scaling.long_factor = reader.numbers<double>("long_factor");
+  scaling.short_factor = reader.reals("short_factor");
+  scaling.long_factor = reader.reals("long_factor");
   if (scaling.kind == RopeScalingKind::kLlama3) {
     if (!scaling.original_max_position_embeddings) {
       throw bad_input(reader.origin() + ": \"original_max_position_embeddings\" is missing");
@@ -172,7 +194,8 @@ void parse_rope(const Reader& reader, ModelConfig& config) {
     config.rope_theta = inner.positive("rope_theta", config.rope_theta);
     config.partial_rotary_factor =
         inner.positive("partial_rotary_factor", config.partial_rotary_factor);
-    if (scaling == nullptr && inner.find("rope_type") != nullptr) scaling = parameters;
+    const bool has_type = inner.find("rope_type") != nullptr || inner.find("type") != nullptr;
+    if (scaling == nullptr && has_type) scaling = parameters;
   }
   if (config.partial_rotary_factor > 1.0) reader.fail("partial_rotary_factor", "is above 1");
   if (scaling != nullptr) config.rope_scaling = parse_rope_scaling(*scaling, reader.origin());
@@ -217,6 +240,10 @@ void parse_window(const Reader& reader, ModelConfig& config) {
 void parse_experts(const Reader& reader, ModelConfig& config) {
   config.n_experts = reader.integer("num_experts", 0).value_or(0);
   if (config.n_experts == 0) return;
+  if (config.n_experts > kMaxExpertsOfModel / config.n_layers) {
+    reader.fail("num_experts", fmt::format("is {}, more than {} in {} layers", config.n_experts,
+                                           kMaxExpertsOfModel, config.n_layers));
+  }
   config.n_experts_per_token = reader.required("num_experts_per_tok");
   config.moe_intermediate_size = reader.required("moe_intermediate_size");
   if (config.n_experts_per_token > config.n_experts) {
@@ -226,7 +253,8 @@ void parse_experts(const Reader& reader, ModelConfig& config) {
       reader.integer("shared_expert_intermediate_size", 0).value_or(0);
   config.norm_topk_prob = reader.boolean("norm_topk_prob").value_or(false);
   config.decoder_sparse_step = reader.integer("decoder_sparse_step").value_or(1);
-  config.mlp_only_layers = reader.numbers<int64_t>("mlp_only_layers");
+  const std::vector<int32_t> mlp_only_layers = reader.int32s("mlp_only_layers");
+  config.mlp_only_layers.assign(mlp_only_layers.begin(), mlp_only_layers.end());
 }
 
 void parse_identity(const Reader& reader, ModelConfig& config) {
@@ -283,9 +311,9 @@ ModelConfig parse_model_config(const Json& document, const std::string& origin) 
   config.attention_bias = reader.boolean("attention_bias");
   config.mlp_bias = reader.boolean("mlp_bias");
   config.hidden_act = reader.text("hidden_act").value_or("silu");
-  const auto bos = reader.numbers<int32_t>("bos_token_id");
+  const auto bos = reader.int32s("bos_token_id");
   if (!bos.empty()) config.bos_token_id = bos.front();
-  config.eos_token_ids = reader.numbers<int32_t>("eos_token_id");
+  config.eos_token_ids = reader.int32s("eos_token_id");
   return config;
 }
 
