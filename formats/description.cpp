@@ -23,7 +23,8 @@ std::string string_or_empty(const Json& value) {
 }
 
 bool is_tensor_key(const std::string& key, const Json& value) {
-  if (!value.is_string()) return false;
+  // "<attention module>.quant_type" stands beside an attention module's tensors.
+  if (!value.is_string() || key.ends_with(".quant_type")) return false;
   return std::find(kMetadataKeys.begin(), kMetadataKeys.end(), key) == kMetadataKeys.end();
 }
 

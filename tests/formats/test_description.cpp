@@ -45,7 +45,7 @@ TEST_F(DescriptionFile, TensorsAndMetadataAreToldApart) {
   EXPECT_EQ(description.fa_quant_type, "FAQuant");
   EXPECT_THAT(description.tensors,
               ElementsAre(Pair("b.weight", "W8A8"), Pair("a.weight", "FLOAT")));
-  EXPECT_EQ(description.other["reduce_quant_type"], "per_channel");
+  EXPECT_EQ(description.other.at("reduce_quant_type"), "per_channel");
   EXPECT_TRUE(description.other.contains("optional"));
   EXPECT_EQ(description.tag_of("a.weight"), "FLOAT");
   EXPECT_EQ(description.tag_of("metadata"), "");
@@ -72,7 +72,7 @@ TEST_F(DescriptionFile, ValuesThatAreNoTextAreKeptAndAreNoTensors) {
   EXPECT_EQ(description.kv_quant_type, "");
   EXPECT_EQ(description.fa_quant_type, "");
   EXPECT_THAT(description.tensors, ElementsAre(Pair("a.weight", "W8A8SC")));
-  EXPECT_EQ(description.other["a.weight.outdim"], 4096);
+  EXPECT_EQ(description.other.at("a.weight.outdim"), 4096);
 }
 
 // The newer vendor tool writes the type of an attention module beside its tensors.
@@ -82,7 +82,7 @@ TEST_F(DescriptionFile, QuantTypeOfAnAttentionModuleIsNoTensor) {
                "model.layers.0.self_attn.fa_q.scale":"FAQuant"})");
   EXPECT_THAT(description.tensors,
               ElementsAre(Pair("model.layers.0.self_attn.fa_q.scale", "FAQuant")));
-  EXPECT_EQ(description.other["model.layers.0.self_attn.quant_type"], "INT8");
+  EXPECT_EQ(description.other.value("model.layers.0.self_attn.quant_type", ""), "INT8");
 }
 
 TEST_F(DescriptionFile, WhatIsWrittenIsReadBackTheSame) {
