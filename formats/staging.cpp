@@ -1,5 +1,7 @@
 #include "formats/staging.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,10 +18,22 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Absolute, without "." and "..", symbolic links of existing parts resolved, no trailing slash.
+/// Throws Error{kBadInput} where links lead in a circle, Error{kIo} where a part cannot be read.
 fs::path resolved(const fs::path& path) {
-  fs::path result = fs::weakly_canonical(fs::absolute(path));
+  std::error_code error;
+  fs::path result = fs::weakly_canonical(fs::absolute(path), error);
+  if (error == std::errc::too_many_symbolic_link_levels)
+    throw bad_input(path.string() + " is a link that leads in a circle; remove it");
+  if (error) throw io_error("cannot look up " + path.string(), error.value());
   if (!result.has_filename()) result = result.parent_path();
   return result;
+}
+
+/// True where a file system is mounted on the folder, so that no rename can replace it.
+bool is_mount_point(const fs::path& folder) {
+  struct statx status {};
+  if (::statx(AT_FDCWD, folder.c_str(), 0, STATX_BASIC_STATS, &status) != 0) return false;
+  return (status.stx_attributes_mask & status.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 }
 
 bool is_inside(const fs::path& inner, const fs::path& outer) {
@@ -45,6 +59,15 @@ void check_destination(const fs::path& destination, const fs::path& source, bool
   if (is_inside(from, to)) {
     throw bad_input("destination " + name +
                     " contains the source folder; choose a folder elsewhere");
+  }
+  if (fs::is_symlink(to)) {
+    throw bad_input("destination " + name +
+                    " is a link to a folder that does not exist; make that folder or remove the "
+                    "link");
+  }
+  if (fs::exists(to) && is_mount_point(to)) {
+    throw bad_input("destination " + name +
+                    " is a mount point, which cannot be replaced; choose a folder inside it");
   }
   if (fs::exists(to) && !fs::is_directory(to)) {
     throw bad_input("destination " + name + " is a file; choose another folder");

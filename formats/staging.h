@@ -9,8 +9,9 @@ namespace llmq::formats {
 class StagingFolder {
  public:
   /// Checks that `destination` may be written: absent or empty (or `force`), not the source, not
-  /// inside it, and not a folder that contains it. Throws Error{kBadInput} with the remedy,
-  /// Error{kIo} where the parent is not writable. Makes or reopens the staging folder.
+  /// inside it, not a folder that contains it, and nothing that a rename cannot replace (a mount
+  /// point, a link to nothing). A link to a folder is followed. Throws Error{kBadInput} with the
+  /// remedy, Error{kIo} where the parent is not writable. Makes or reopens the staging folder.
   StagingFolder(const std::filesystem::path& destination, const std::filesystem::path& source,
                 bool force);
 
