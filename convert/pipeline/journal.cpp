@@ -19,10 +19,16 @@ std::map<size_t, Json> read_finished(const std::filesystem::path& path, const Js
     return finished;
   while (std::getline(file, line)) {
     const Json entry = Json::parse(line, nullptr, false);
-    if (entry.is_discarded() || !entry.contains("unit")) break;
+    const bool is_unit = entry.is_object() && entry.contains("unit") && entry.contains("result") &&
+                         entry["unit"].is_number_unsigned();
+    if (!is_unit) break;
     finished[entry["unit"].get<size_t>()] = entry["result"];
   }
   return finished;
+}
+
+std::string unit_line(size_t unit, const Json& result) {
+  return Json{{"unit", unit}, {"result", result}}.dump() + "\n";
 }
 
 }  // namespace
@@ -30,11 +36,12 @@ std::map<size_t, Json> read_finished(const std::filesystem::path& path, const Js
 Journal::Journal(const std::filesystem::path& folder, const Json& fingerprint, bool may_resume)
     : path_(folder / kFileName) {
   if (may_resume) finished_ = read_finished(path_, fingerprint);
-  if (finished_.empty()) {
-    std::error_code ignored;
-    std::filesystem::remove(path_, ignored);
-    formats::write_text_file(path_, fingerprint.dump() + "\n");
-  }
+  // Written anew also where it goes on: a line that was cut off would swallow the next one.
+  std::string text = fingerprint.dump() + "\n";
+  for (const auto& [unit, result] : finished_) text += unit_line(unit, result);
+  const std::filesystem::path fresh = path_.string() + ".new";
+  formats::write_text_file(fresh, text);
+  std::filesystem::rename(fresh, path_);
 }
 
 const Json* Journal::finished(size_t unit) const {
@@ -44,7 +51,7 @@ const Json* Journal::finished(size_t unit) const {
 
 void Journal::record(size_t unit, const Json& result) {
   std::ofstream file(path_, std::ios::app);
-  file << Json{{"unit", unit}, {"result", result}}.dump() << '\n';
+  file << unit_line(unit, result);
   file.flush();
   if (!file) throw formats::io_error("cannot write " + path_.string(), errno);
 }
