@@ -22,7 +22,8 @@ constexpr std::array<std::string_view, 8> kLeftOut{
 bool is_side_file(const std::string& name) {
   const auto is = [&](std::string_view other) { return name == other; };
   if (std::any_of(kLeftOut.begin(), kLeftOut.end(), is)) return false;
-  if (name.ends_with(".index.json") || name.starts_with("quant_model_description")) return false;
+  const bool is_index = name.ends_with(".json") && name.find(".index.") != std::string::npos;
+  if (is_index || name.starts_with("quant_model_description")) return false;
   if (std::any_of(kPlainNames.begin(), kPlainNames.end(), is)) return true;
   return std::any_of(kExtensions.begin(), kExtensions.end(),
                      [&](std::string_view extension) { return name.ends_with(extension); });
@@ -34,9 +35,10 @@ std::vector<std::string> side_files(const std::filesystem::path& source) {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(source)) {
     const std::string name = entry.path().filename().string();
-    if (!entry.is_regular_file() || !is_side_file(name) || entry.file_size() > kMaxSideFileBytes)
-      continue;
-    names.push_back(name);
+    std::error_code error;  // of a link that leads nowhere
+    const bool is_file = entry.is_regular_file(error) && !error;
+    if (is_file && is_side_file(name) && entry.file_size() <= kMaxSideFileBytes)
+      names.push_back(name);
   }
   std::sort(names.begin(), names.end());
   return names;
