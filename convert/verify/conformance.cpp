@@ -65,7 +65,11 @@ RuleResult rule_scheme_tensors(const FolderView& folder) {
   require_expected_tensors(folder, result);
   std::map<std::string_view, int> counts;
   for (const LinearView& linear : folder.linears()) {
-    check_scheme_tensors(folder, linear, result);
+    try {
+      check_scheme_tensors(folder, linear, result);
+    } catch (const formats::Error& error) {
+      fail(result, fmt::format("{}: {}", linear.module, error.what()));
+    }
     ++counts[formats::scheme_row(linear.scheme).tag];
   }
   if (result.ok) {
@@ -154,7 +158,9 @@ RuleResult rule_index(const FolderView& folder) {
   }
   // Opening the folder has compared every name; the total is left.
   const Json index = formats::read_json_file(checkpoint.folder() / *checkpoint.index_file());
-  const Json total = index.value("metadata", Json::object()).value("total_size", Json());
+  const auto metadata = index.find("metadata");
+  const bool has_metadata = metadata != index.end() && metadata->is_object();
+  const Json total = has_metadata ? metadata->value("total_size", Json()) : Json();
   if (total.is_number_unsigned() && total.get<uint64_t>() != checkpoint.size_bytes()) {
     fail(result, fmt::format("{} says total_size {}, the files hold {}", *checkpoint.index_file(),
                              total.dump(), checkpoint.size_bytes()));

@@ -31,6 +31,13 @@ double value_at(const formats::StoredTensor& tensor, size_t index) {
       return element<int32_t>(data, index);
     case DType::kI64:
       return static_cast<double>(element<int64_t>(data, index));
+    case DType::kF64:
+      return element<double>(data, index);
+    case DType::kI16:
+      return element<int16_t>(data, index);
+    case DType::kU8:
+    case DType::kBool:
+      return element<uint8_t>(data, index);
     default:
       throw formats::bad_input("tensor " + tensor.name + " has the unexpected dtype " +
                                std::string(formats::dtype_name(tensor.dtype)));

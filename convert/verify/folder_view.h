@@ -50,8 +50,7 @@ class FolderView {
   std::vector<LinearView> linears_;
 };
 
-/// Elements of an F32, F16, BF16, I8, I32 or I64 tensor as float64; for small tensors. Throws
-/// Error{kBadInput} for another dtype.
+/// Elements of a tensor as float64; for small tensors. Throws Error{kBadInput} for FP8.
 std::vector<double> tensor_values(const formats::StoredTensor& tensor);
 
 }  // namespace llmq::convert

@@ -68,16 +68,20 @@ constexpr double kMaxRowNoiseShare = 0.5;
 /// the source's gives -infinity.
 double weight_sqnr_db(const FolderView& folder, const LinearView& linear,
                       const StoredTensor& source) {
+  constexpr double kNoRounding = -std::numeric_limits<double>::infinity();
   const formats::Checkpoint& checkpoint = folder.checkpoint();
   const StoredTensor& weight = checkpoint.at(linear.module + ".weight");
-  const std::vector<double> scales = tensor_values(checkpoint.at(linear.module + ".weight_scale"));
-  const std::vector<double> offsets =
-      tensor_values(checkpoint.at(linear.module + ".weight_offset"));
+  const StoredTensor* scale = checkpoint.find(linear.module + ".weight_scale");
+  const StoredTensor* offset = checkpoint.find(linear.module + ".weight_offset");
+  const bool has_codes =
+      weight.dtype == formats::DType::kI8 && weight.shape == linear.expected->shape;
+  if (!has_codes || scale == nullptr || offset == nullptr) return kNoRounding;
+  const std::vector<double> scales = tensor_values(*scale);
+  const std::vector<double> offsets = tensor_values(*offset);
   const int64_t n_rows = linear.expected->shape[0];
   const int64_t n_cols = linear.expected->shape[1];
   const int64_t n_groups = static_cast<int64_t>(scales.size()) / n_rows;
-  if (n_groups < 1 || n_cols % n_groups != 0 || offsets.size() != scales.size())
-    return -std::numeric_limits<double>::infinity();
+  if (n_groups < 1 || n_cols % n_groups != 0 || offsets.size() != scales.size()) return kNoRounding;
   const auto widen = quant::rounding_kernels().cast[quant::float_type_index(source.dtype)]
                                                    [quant::float_type_index(formats::DType::kF32)];
   const size_t row_bytes = static_cast<size_t>(n_cols) * formats::dtype_size_bytes(source.dtype);
@@ -98,7 +102,7 @@ double weight_sqnr_db(const FolderView& folder, const LinearView& linear,
       row_signal += value * value;
       row_noise += error * error;
     }
-    if (row_noise > kMaxRowNoiseShare * row_signal) return -std::numeric_limits<double>::infinity();
+    if (row_noise > kMaxRowNoiseShare * row_signal) return kNoRounding;
     signal += row_signal;
     noise += row_noise;
   }

@@ -165,8 +165,8 @@ void check_quant_bias(const FolderView& folder, const LinearView& linear,
   const StoredTensor* quant_bias = checkpoint.find(linear.module + ".quant_bias");
   const StoredTensor* input_offset = checkpoint.find(linear.module + ".input_offset");
   const StoredTensor* weight = checkpoint.find(linear.module + ".weight");
-  if (quant_bias == nullptr || input_offset == nullptr || weight == nullptr ||
-      !holds_byte_codes(linear.scheme))
+  if (quant_bias == nullptr || input_offset == nullptr || input_offset->bytes.empty() ||
+      weight == nullptr || !holds_byte_codes(linear.scheme))
     return;
   const std::vector<double> stored = tensor_values(*quant_bias);
   const double offset = tensor_values(*input_offset).at(0);
@@ -200,7 +200,7 @@ void check_derived(const FolderView& folder, const LinearView& linear, Findings&
   const std::vector<float> deq_scale =
       decoded_deq_scale(*deq_scale_tensor, folder.model_dtype(), findings);
   const StoredTensor* weight_scale = checkpoint.find(linear.module + ".weight_scale");
-  if (input_scale != nullptr && weight_scale != nullptr) {
+  if (input_scale != nullptr && !input_scale->bytes.empty() && weight_scale != nullptr) {
     const auto input = static_cast<float>(tensor_values(*input_scale).at(0));
     const std::vector<double> weights = tensor_values(*weight_scale);
     for (size_t i = 0; i < std::min(weights.size(), deq_scale.size()); ++i) {
@@ -243,7 +243,11 @@ std::vector<RuleResult> check_values(const FolderView& folder, quant::ThreadTeam
   std::vector<Findings> findings(tasks.size());
   team.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t index, int) {
     const auto i = static_cast<size_t>(index);
-    tasks[i](findings[i]);
+    try {
+      tasks[i](findings[i]);
+    } catch (const formats::Error& error) {
+      fail(findings[i].finite, error.what());  // values that cannot be read as numbers
+    }
   });
   Findings merged;
   for (const Findings& one : findings) merged.merge(one);

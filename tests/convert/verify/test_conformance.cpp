@@ -24,6 +24,7 @@ using testing::HasSubstr;
 
 const std::string kQ = "model.layers.0.self_attn.q_proj";
 const std::string kUp = "model.layers.1.mlp.up_proj";
+const std::string kDown = "model.layers.1.mlp.down_proj";
 
 class ConformanceTest : public testing::Test {
  protected:
@@ -161,7 +162,7 @@ const std::vector<Damage> kDamages = {
      "the offset 0.5"},
     {"offset_out_of_range",
      [](StaticFolder& f) {
-       f.replace({kUp + ".input_offset", "F32", {1}, bytes_of(std::vector<float>{128.0F})});
+       f.replace({kDown + ".input_offset", "F32", {1}, bytes_of(std::vector<float>{128.0F})});
      },
      {"code-ranges", "derived-tensors"},
      "the offset 128"},
