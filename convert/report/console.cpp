@@ -117,16 +117,17 @@ std::string bytes_text(uint64_t size_bytes) {
   constexpr std::array<const char*, 5> kUnits{"B", "kB", "MB", "GB", "TB"};
   double value = static_cast<double>(size_bytes);
   size_t unit = 0;
-  while (value >= 1000 && unit + 1 < kUnits.size()) {
+  // What would be rounded to 1000 belongs to the next unit.
+  while (value >= (unit == 0 ? 1000.0 : 999.95) && unit + 1 < kUnits.size()) {
     value /= 1000;
     ++unit;
   }
   return unit == 0 ? fmt::format("{} B", size_bytes)
-                   : fmt::format("{:.{}f} {}", value, value < 100 ? 2 : 1, kUnits.at(unit));
+                   : fmt::format("{:.{}f} {}", value, value < 99.995 ? 2 : 1, kUnits.at(unit));
 }
 
 std::string seconds_text(double seconds) {
-  if (seconds < 60) return fmt::format("{:.1f}s", seconds);
+  if (seconds < 59.95) return fmt::format("{:.1f}s", seconds);
   const auto whole = std::llround(seconds);
   if (whole < 3600) return fmt::format("{}m {}s", whole / 60, whole % 60);
   return fmt::format("{}h {}m", whole / 3600, whole % 3600 / 60);

@@ -55,10 +55,10 @@ class Console {
   bool in_progress_ = false;
 };
 
-/// "1.5 GB", "12.3 MB", "870 B" (powers of 1000).
+/// "1.50 GB", "123.5 MB", "870 B": three or four digits (powers of 1000).
 std::string bytes_text(uint64_t size_bytes);
 
-/// "1m 20s", "3.2s".
+/// "3.2s", "1m 20s", "2h 5m". `seconds` is 0 or more.
 std::string seconds_text(double seconds);
 
 }  // namespace llmq::convert

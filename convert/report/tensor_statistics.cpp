@@ -21,11 +21,13 @@ class Moments {
       ++n_non_finite_;
       return;
     }
+    if (n_ == 0) first_ = value;
     ++n_;
     min_ = std::min(min_, value);
     max_ = std::max(max_, value);
-    sum_ += value;
-    sum_squares_ += value * value;
+    const double distance = value - first_;
+    sum_ += distance;
+    sum_squares_ += distance * distance;
     if (value == 0) ++n_zeros_;
   }
 
@@ -36,8 +38,9 @@ class Moments {
     const auto n = static_cast<double>(n_);
     result.min = min_;
     result.max = max_;
-    result.mean = sum_ / n;
-    result.deviation = std::sqrt(std::max(0.0, sum_squares_ / n - result.mean * result.mean));
+    const double mean_distance = sum_ / n;
+    result.mean = first_ + mean_distance;
+    result.deviation = std::sqrt(std::max(0.0, sum_squares_ / n - mean_distance * mean_distance));
     result.zero_share = static_cast<double>(n_zeros_) / n;
     return result;
   }
@@ -48,6 +51,9 @@ class Moments {
   int64_t n_non_finite_ = 0;
   double min_ = std::numeric_limits<double>::infinity();
   double max_ = -std::numeric_limits<double>::infinity();
+  // Sums are of distances from the first value: squares of large values close together would
+  // cancel.
+  double first_ = 0;
   double sum_ = 0;
   double sum_squares_ = 0;
 };
