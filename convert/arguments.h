@@ -14,10 +14,10 @@ struct Arguments {
 };
 
 /// Brings the spellings of the tools that users come from to one form: one dash or two before a
-/// name
-/// ("-src", "--src"), `_` and `-` alike ("--model_path", "--model-path"), "--name=value"; the names
-/// of the newer tool ("--save_path") become ours. Values are never changed: a word is taken as an
-/// option only where it starts with a dash and a letter and the word before it is not an option
+/// name ("-src", "--src"), `_` and `-` alike ("--model_path", "--model-path"), lower and upper case
+/// alike, with a value behind `=` or in the next word. Options of those tools that have no meaning
+/// here are taken out with their values. Values are never changed: a word is taken as an option
+/// only where it starts with one or two dashes and a letter and the word before it is not an option
 /// that waits for text.
 Arguments translate_arguments(int argc, const char* const* argv);
 

@@ -36,7 +36,7 @@ TEST(Arguments, ValuesAreNeverChanged) {
 
 TEST(Arguments, ValueAfterAnEqualsSignStaysWithItsOption) {
   EXPECT_THAT(translate({"-save_path=/A_b=c"}).words, ElementsAre("--save-path=/A_b=c"));
-  EXPECT_THAT(translate({"--split="}).words, ElementsAre("--split="));
+  EXPECT_THAT(translate({"--recipe="}).words, ElementsAre("--recipe="));
 }
 
 TEST(Arguments, NumbersLoneDashesAndLongerRunsOfDashesAreNotOptions) {
@@ -48,11 +48,15 @@ TEST(Arguments, ShortOptionsKeepTheirOneDash) {
   EXPECT_THAT(translate({"-h", "--h"}).words, ElementsAre("-h", "-h"));
 }
 
-TEST(Arguments, FreeTextMayBeginWithADash) {
+// A mark stands before the text, so that the parser takes it for what it is.
+TEST(Arguments, FreeTextMayBeginWithADashOrBeEmpty) {
+  const auto text = [](const std::string& words) { return kTextMark + words; };
   EXPECT_THAT(translate({"--input_texts", "-src is an option", "--split", "--"}).words,
-              ElementsAre("--input-texts=-src is an option", "--split=--"));
+              ElementsAre("--input-texts", text("-src is an option"), "--split", text("--")));
   EXPECT_THAT(translate({"--input_texts=-x", "-n", "3"}).words,
-              ElementsAre("--input-texts=-x", "-n", "3"));
+              ElementsAre("--input-texts", text("-x"), "-n", "3"));
+  EXPECT_THAT(translate({"--split="}).words, ElementsAre("--split", text("")));
+  EXPECT_THAT(translate({"--split", ""}).words, ElementsAre("--split", text("")));
   EXPECT_THAT(translate({"--input_texts"}).words, ElementsAre("--input-texts"));
 }
 
