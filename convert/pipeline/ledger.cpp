@@ -87,10 +87,26 @@ class LedgerBuilder {
         output.order = known != order_.end() ? known->second : order_.size();
       }
     }
+    check_names();
     return std::move(ledger_);
   }
 
  private:
+  void check_names() const {
+    std::set<std::string_view> names;
+    for (const LedgerEntry& entry : ledger_.entries) {
+      for (const OutputModule& output : entry.outputs) {
+        for (const OutputTensor& tensor : output.tensors) {
+          if (names.insert(tensor.name).second) continue;
+          throw bad_input(fmt::format(
+              "{}: tensor {} has the name of one that quantization adds; the checkpoint is "
+              "quantized already or damaged, take the float version of the model",
+              source_.folder().string(), tensor.name));
+        }
+      }
+    }
+  }
+
   [[nodiscard]] std::string file_of(const StoredTensor& tensor) const {
     return (source_.folder() / source_.files()[tensor.file_index]).string();
   }
@@ -109,6 +125,7 @@ class LedgerBuilder {
     entry.module = expected.module;
     entry.layer = expected.layer;
     entry.role = formats::role_name(expected.row->role);
+    entry.tp = expected.row->tp;
     if (is_shared(expected)) {
       add_shared(expected, *tensor, entry);
     } else if (expected.is_bias || expected.row->group == formats::FusedGroup::kNone) {
@@ -214,7 +231,10 @@ class LedgerBuilder {
       if (row.group != expected.row->group) continue;
       const std::string member = formats::module_path(row, expected.layer, expected.expert);
       const RecipeRule rule = recipe_.rule_for(member);
-      if (rule.scheme == own.scheme) continue;
+      if (rule.scheme == own.scheme) {
+        check_group_sizes(expected.module, own, member, rule);
+        continue;
+      }
       if (rule.scheme == Scheme::kFloat) {
         return {RecipeRule{own.match, Scheme::kFloat},
                 fmt::format("kept float with {}: engines load them as one matrix", member)};
@@ -226,6 +246,15 @@ class LedgerBuilder {
                       formats::scheme_row(rule.scheme).tag));
     }
     return {own, ""};
+  }
+
+  static void check_group_sizes(const std::string& module, const RecipeRule& rule,
+                                const std::string& other_module, const RecipeRule& other_rule) {
+    if (rule.group_size == other_rule.group_size) return;
+    throw formats::usage_error(
+        fmt::format("the recipe gives {} the group_size {} and {} {}, but engines load them as one "
+                    "matrix; give both the same",
+                    module, rule.group_size, other_module, other_rule.group_size));
   }
 
   [[nodiscard]] static std::string float_reason(const RecipeRule& rule) {
@@ -278,6 +307,33 @@ class LedgerBuilder {
   std::map<std::string, size_t> order_;
   Ledger ledger_;
 };
+
+/// Refuses rules that this program cannot carry out, before anything is read.
+void check_schemes(const Recipe& recipe) {
+  for (const RecipeRule& rule : recipe.rules) {
+    const std::string_view tag = formats::scheme_row(rule.scheme).tag;
+    const bool is_written = rule.scheme == Scheme::kFloat || rule.scheme == Scheme::kW8A16 ||
+                            rule.scheme == Scheme::kW8A8Dynamic;
+    if (!is_written) {
+      throw formats::usage_error(
+          fmt::format("recipe {}: \"{}\" asks for {}, which is read but not written; choose "
+                      "FLOAT, W8A16 or W8A8_DYNAMIC",
+                      recipe.name, rule.match, tag));
+    }
+    if (rule.scheme == Scheme::kW8A8Dynamic && (!rule.symmetric || rule.group_size > 0)) {
+      throw formats::usage_error(
+          fmt::format("recipe {}: \"{}\" asks for {} that is not symmetric per channel, which "
+                      "engines cannot run",
+                      recipe.name, rule.match, tag));
+    }
+    if (rule.group_size > 0 && rule.group_size != recipe.group_size()) {
+      throw formats::usage_error(
+          fmt::format("recipe {}: has the group sizes {} and {}, but the description of a "
+                      "checkpoint holds one; choose one of them",
+                      recipe.name, rule.group_size, recipe.group_size()));
+    }
+  }
+}
 
 /// A recipe made for other families is still used when each of its patterns finds a linear here.
 void check_family(const formats::ModelConfig& config, const Recipe& recipe, Ledger& ledger) {
@@ -374,6 +430,7 @@ DType choose_model_dtype(const formats::Checkpoint& source, const formats::Model
 
 Ledger make_ledger(const formats::Checkpoint& source, const formats::ModelConfig& config,
                    const Recipe& recipe, const LedgerOptions& options) {
+  check_schemes(recipe);
   Ledger ledger = LedgerBuilder(source, config, recipe, options).build();
   check_family(config, recipe, ledger);
   return ledger;

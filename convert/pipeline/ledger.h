@@ -53,6 +53,7 @@ struct LedgerEntry {
   std::string reason;
   /// Role in the model; empty for tensors that the architecture table does not know.
   std::string role;
+  formats::TpAxis tp = formats::TpAxis::kReplicated;  ///< how ranks share it
   std::vector<OutputModule> outputs;
 };
 
@@ -80,8 +81,9 @@ struct LedgerOptions {
 
 /// Decides the fate of every tensor of `source` from headers, configuration and recipe. Throws
 /// Error{kBadInput} naming a tensor that is missing, has another shape than the architecture, or a
-/// dtype that cannot be read; Error{kUsage} when the recipe was made for other families and does
-/// not fit.
+/// dtype that cannot be read, or the name of a tensor that quantization adds; Error{kUsage} when
+/// the recipe was made for other families and does not fit, asks for a scheme that is not written,
+/// or gives the members of a fused group different schemes or group sizes.
 Ledger make_ledger(const formats::Checkpoint& source, const formats::ModelConfig& config,
                    const Recipe& recipe, const LedgerOptions& options);
 

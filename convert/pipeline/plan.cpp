@@ -36,7 +36,7 @@ bool divides(const FolderPlan& plan, int64_t tp) {
   for (const LedgerEntry& entry : plan.ledger.entries) {
     for (const OutputModule& output : entry.outputs) {
       const int64_t group_size = output.rule.group_size;
-      const bool is_row_parallel = entry.role == "o" || entry.role == "down";
+      const bool is_row_parallel = entry.tp == formats::TpAxis::kRowParallel;
       if (group_size > 0 && is_row_parallel && (entry.source->shape[1] / tp) % group_size != 0)
         return false;
     }

@@ -53,9 +53,7 @@ Json description_of(const FolderPlan& plan) {
   formats::Description description;
   description.model_quant_type = formats::scheme_row(plan.recipe.main_scheme()).tag;
   description.version = "1.0.0";
-  for (const RecipeRule& rule : plan.recipe.rules) {
-    if (rule.group_size > 0) description.group_size = rule.group_size;
-  }
+  description.group_size = plan.recipe.group_size();
   for (const OutputModule* output : plan.ledger.modules_in_order()) {
     for (const OutputTensor& tensor : output->tensors) {
       description.tensors.emplace_back(tensor.name, formats::scheme_row(tensor.scheme).tag);
@@ -67,13 +65,20 @@ Json description_of(const FolderPlan& plan) {
 Json rewritten_config(const FolderJob& job, const FolderPlan& plan) {
   Json changes = {{"torch_dtype", formats::torch_dtype_name(plan.ledger.model_dtype)}};
   std::vector<std::string> removed{"quantization_config", "compression_config"};
-  if (plan.config_document.contains("dtype") && !plan.config_document.contains("torch_dtype"))
-    removed.emplace_back("dtype");
+  if (plan.config_document.contains("dtype")) {
+    // The newer spelling beside the one that engines know must not contradict it.
+    if (plan.config_document.contains("torch_dtype")) {
+      changes["dtype"] = changes["torch_dtype"];
+    } else {
+      removed.emplace_back("dtype");
+    }
+  }
   if (job.recipe) {
     const formats::SchemeRow& scheme = formats::scheme_row(plan.recipe.main_scheme());
+    const Json grouping = {{"group_size", plan.recipe.group_size()}};
     changes["quantize"] = scheme.quantize;
-    changes["quantization_config"] = {{"group_size", 0}};
-    if (scheme.scheme == formats::Scheme::kW8A16) changes["quantization"] = {{"group_size", 0}};
+    changes["quantization_config"] = grouping;
+    if (scheme.scheme == formats::Scheme::kW8A16) changes["quantization"] = grouping;
   }
   return formats::rewrite_config(plan.config_document, changes, removed);
 }
@@ -105,7 +110,7 @@ class FolderRun {
 
   /// Per-entry results, in ledger order.
   const std::vector<Json>& run(formats::StagingFolder& staging) {
-    Journal journal(staging.path(), fingerprint(job_, plan_), job_.may_resume);
+    Journal journal = open_journal(staging);
     if (journal.is_resumed() && !sizes_match(staging.path())) {
       throw formats::Error(
           formats::ErrorCode::kIo,
@@ -127,6 +132,14 @@ class FolderRun {
   [[nodiscard]] quant::ThreadTeam& team() { return team_; }
 
  private:
+  [[nodiscard]] Journal open_journal(const formats::StagingFolder& staging) const {
+    const Json print = fingerprint(job_, plan_);
+    Journal journal(staging.path(), print, job_.may_resume);
+    if (journal.is_resumed()) return journal;
+    staging.clear();  // what a run with other options left must not come along
+    return {staging.path(), print, false};
+  }
+
   [[nodiscard]] bool sizes_match(const fs::path& folder) const {
     for (const OutputLayout::File& file : layout_.files()) {
       std::error_code error;

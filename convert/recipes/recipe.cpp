@@ -110,6 +110,12 @@ formats::Scheme Recipe::main_scheme() const {
   return main;
 }
 
+int64_t Recipe::group_size() const {
+  int64_t largest = 0;
+  for (const RecipeRule& rule : rules) largest = std::max(largest, rule.group_size);
+  return largest;
+}
+
 const Recipe& builtin_recipe(std::string_view type) {
   std::string list;
   for (const Recipe& recipe : builtin_recipes()) {

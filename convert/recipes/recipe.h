@@ -38,6 +38,9 @@ struct Recipe {
 
   /// The main scheme: the one of highest priority among the rules.
   [[nodiscard]] formats::Scheme main_scheme() const;
+
+  /// The group size of the rules, the largest where they differ; 0 where all are per channel.
+  [[nodiscard]] int64_t group_size() const;
 };
 
 /// True when `text` matches `pattern`, where `*` stands for any run of characters (also dots).
