@@ -132,7 +132,9 @@ TEST_P(CliEvalGolden, BitsDependOnNeitherThreadsNorChunkNorPagesNorInstructionSe
       {"--prefill-chunk", "512", "--page-size", "3"}};
   for (const auto& variant : variants)
     EXPECT_EQ(document_of(on_sample(variant)), want) << variant[0] << " " << variant[1];
-  for (const auto& isa : document_of({"info", "--json"}).at("instruction_sets")) {
+  // Named, because a range over a part of a temporary outlives it.
+  const OrderedJson info = document_of({"info", "--json"});
+  for (const auto& isa : info.at("instruction_sets")) {
     Command command = llmq_command(on_sample());
     command.environment = {{"LLMQ_ISA", isa}};
     EXPECT_EQ(document_of(command), want) << isa;
