@@ -57,7 +57,10 @@ llmq_need_packages() {
 llmq_configure() {
   local preset=$1 log launcher=()
   shift
-  command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  if command -v ccache >/dev/null; then
+    launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+    export CCACHE_SLOPPINESS=pch_defines,time_macros  # else nothing with a precompiled header is kept
+  fi
   mkdir -p build
   log=build/configure-$preset.log
   if ! cmake --preset "$preset" "${launcher[@]}" "$@" >"$log" 2>&1; then

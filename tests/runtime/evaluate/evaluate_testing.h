@@ -8,6 +8,7 @@
 #include "formats/error.h"
 #include "formats/json.h"
 #include "runtime/tokenizer/tokenizer.h"
+#include "tests/tools/test_files.h"
 
 namespace llmq::runtime {
 
@@ -60,14 +61,7 @@ inline Tokenizer ascii_tokenizer(bool adds_bos = true) {
 /// What an action throws, with its code checked; a failure where it throws nothing.
 inline std::string error_of(const std::function<void()>& action,
                             formats::ErrorCode code = formats::ErrorCode::kBadInput) {
-  try {
-    action();
-  } catch (const formats::Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
+  return test::error_message(code, action);
 }
 
 }  // namespace llmq::runtime

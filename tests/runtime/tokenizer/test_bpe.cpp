@@ -129,12 +129,12 @@ TEST(Bpe, FallsBackFromCharactersToBytesToUnknown) {
 TEST(Bpe, RefusesMergesThatTheVocabularyCannotMake) {
   BpeSpec spec = letters("ab", {});
   spec.merges = {{"a", "b"}};
-  EXPECT_THAT(error_of([&] { Bpe bpe(spec); }), HasSubstr("needs the token \"ab\""));
+  EXPECT_THAT(error_or_none([&] { Bpe bpe(spec); }), HasSubstr("needs the token \"ab\""));
   spec.merges = {{"a", "z"}};
-  EXPECT_THAT(error_of([&] { Bpe bpe(spec); }), HasSubstr("needs the token"));
+  EXPECT_THAT(error_or_none([&] { Bpe bpe(spec); }), HasSubstr("needs the token"));
   spec.merges.clear();
   spec.unk_token = "<unk>";
-  EXPECT_THAT(error_of([&] { Bpe bpe(spec); }), HasSubstr("unk_token"));
+  EXPECT_THAT(error_or_none([&] { Bpe bpe(spec); }), HasSubstr("unk_token"));
 }
 
 TEST(Bpe, CountsTokensThatNoMergeMakes) {

@@ -98,18 +98,21 @@ TEST(Chat, RefusesATemplateThatWasChanged) {
     const size_t pos = text.find(from);
     ASSERT_NE(pos, std::string::npos);
     text.replace(pos, std::string_view(from).size(), to);
-    EXPECT_THAT(error_of([&] { ChatTemplate::recognize(text); }), HasSubstr("--input_texts"))
+    EXPECT_THAT(error_or_none([&] { ChatTemplate::recognize(text); }), HasSubstr("--input_texts"))
         << name << ": " << from << " -> " << to;
   }
 }
 
 TEST(Chat, RefusesForeignAndBrokenTemplatesWithAReason) {
-  EXPECT_THAT(error_of([] { ChatTemplate::recognize("[INST] {{ messages[0].content }} [/INST]"); }),
-              HasSubstr("text outside of its tags"));
-  EXPECT_THAT(error_of([] { ChatTemplate::recognize(""); }), HasSubstr("none that llmq knows"));
-  EXPECT_THAT(error_of([] { ChatTemplate::recognize("{{ 'open"); }), HasSubstr("not closed"));
-  EXPECT_THAT(error_of([] { ChatTemplate::recognize("{% if x"); }), HasSubstr("not closed"));
-  EXPECT_THAT(error_of([] { ChatTemplate::recognize("{# comment"); }), HasSubstr("not closed"));
+  EXPECT_THAT(
+      error_or_none([] { ChatTemplate::recognize("[INST] {{ messages[0].content }} [/INST]"); }),
+      HasSubstr("text outside of its tags"));
+  EXPECT_THAT(error_or_none([] { ChatTemplate::recognize(""); }),
+              HasSubstr("none that llmq knows"));
+  EXPECT_THAT(error_or_none([] { ChatTemplate::recognize("{{ 'open"); }), HasSubstr("not closed"));
+  EXPECT_THAT(error_or_none([] { ChatTemplate::recognize("{% if x"); }), HasSubstr("not closed"));
+  EXPECT_THAT(error_or_none([] { ChatTemplate::recognize("{# comment"); }),
+              HasSubstr("not closed"));
 }
 
 TEST(Chat, RefusesConversationsThatTheFormatDoesNotHave) {
@@ -117,11 +120,13 @@ TEST(Chat, RefusesConversationsThatTheFormatDoesNotHave) {
   const auto chat = ChatTemplate::by_name("qwen2", "");
   const std::vector<ChatMessage> none;
   const std::vector<ChatMessage> tool = {{"tool", "x"}};
-  EXPECT_THAT(error_of([&] { (void)chat.render(none, {}); }, usage), HasSubstr("at least one"));
-  EXPECT_THAT(error_of([&] { (void)chat.render(tool, {}); }, usage), HasSubstr("no role \"tool\""));
-  EXPECT_THAT(error_of([&] { (void)ChatTemplate().render(tool, {}); }, usage),
+  EXPECT_THAT(error_or_none([&] { (void)chat.render(none, {}); }, usage),
+              HasSubstr("at least one"));
+  EXPECT_THAT(error_or_none([&] { (void)chat.render(tool, {}); }, usage),
+              HasSubstr("no role \"tool\""));
+  EXPECT_THAT(error_or_none([&] { (void)ChatTemplate().render(tool, {}); }, usage),
               HasSubstr("--input_texts"));
-  EXPECT_THAT(error_of([] { ChatTemplate::by_name("x", ""); }, usage), HasSubstr("\"x\""));
+  EXPECT_THAT(error_or_none([] { ChatTemplate::by_name("x", ""); }, usage), HasSubstr("\"x\""));
 }
 
 TEST(Chat, AFolderWithoutATemplateHasNoFormat) {

@@ -95,7 +95,7 @@ TEST(RegexSplitter, NeverTakesAnEmptyMatch) {
 
 TEST(RegexSplitter, RefusesPatternsThatDoNotCompileOrAreTooLarge) {
   const auto refuse = [](const std::string& pattern) {
-    return error_of([&] { new_regex_splitter(pattern, GapRule::kKeep, false); });
+    return error_or_none([&] { new_regex_splitter(pattern, GapRule::kKeep, false); });
   };
   EXPECT_THAT(refuse("(a"), HasSubstr("does not compile"));
   EXPECT_THAT(refuse(std::string(100000, 'a')), HasSubstr("does not compile"));
@@ -107,7 +107,7 @@ TEST(RegexSplitter, RefusesPatternsThatDoNotCompileOrAreTooLarge) {
 TEST(RegexSplitter, GivesUpOnAPatternThatExplodes) {
   const auto splitter = new_regex_splitter("(a+)+$", GapRule::kKeep, false);
   const std::string text = std::string(64, 'a') + "!b";
-  EXPECT_THAT(error_of([&] { pieces_of(*splitter, text); }), HasSubstr("too much work"));
+  EXPECT_THAT(error_or_none([&] { pieces_of(*splitter, text); }), HasSubstr("too much work"));
 }
 
 TEST(RegexSplitter, GoesBackOverALongRunOfSpaces) {

@@ -12,7 +12,7 @@ using formats::Json;
 using testing::HasSubstr;
 
 std::string error_of_patch(const char* patch) {
-  return error_of([&] { small_tokenizer(Json::parse(patch)); });
+  return error_or_none([&] { small_tokenizer(Json::parse(patch)); });
 }
 
 /// A folder of files that goes away.
@@ -32,7 +32,7 @@ class Folder {
   }
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
   [[nodiscard]] std::string error() const {
-    return error_of([&] { Tokenizer::load(path_); });
+    return error_or_none([&] { Tokenizer::load(path_); });
   }
 
  private:
@@ -97,8 +97,9 @@ TEST(TokenizerFile, RefusesDamagedParts) {
               HasSubstr("has two ids"));
   EXPECT_THAT(error_of_patch(R"({"added_tokens":[{"id":500}]})"), HasSubstr("\"content\""));
   EXPECT_THAT(error_of_patch(R"({"added_tokens":[{"content":"x"}]})"), HasSubstr("token id"));
-  EXPECT_THAT(error_of([] { Tokenizer::from_json("[]"); }), HasSubstr("must be a JSON object"));
-  EXPECT_THAT(error_of([] { Tokenizer::from_json("{"); }), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_or_none([] { Tokenizer::from_json("[]"); }),
+              HasSubstr("must be a JSON object"));
+  EXPECT_THAT(error_or_none([] { Tokenizer::from_json("{"); }), HasSubstr("not valid JSON"));
 }
 
 TEST(TokenizerFile, AllowsAddedTokensBeyondTheVocabulary) {
@@ -113,7 +114,7 @@ TEST(TokenizerFile, AllowsAddedTokensBeyondTheVocabulary) {
 TEST(Tokenizer, RefusesToDecodeAnIdOutOfRange) {
   const Tokenizer tokenizer = small_tokenizer();
   for (const int32_t id : {-1, tokenizer.vocab_size(), 2'000'000'000}) {
-    EXPECT_THAT(error_of([&] { (void)tokenizer.decode(std::vector<int32_t>{id}); }),
+    EXPECT_THAT(error_or_none([&] { (void)tokenizer.decode(std::vector<int32_t>{id}); }),
                 HasSubstr("outside of the tokenizer's"));
     EXPECT_EQ(tokenizer.id_to_token(id), std::nullopt);
     EXPECT_FALSE(tokenizer.is_special(id));

@@ -73,8 +73,8 @@ inline std::vector<int32_t> chunked_ids(const Tokenizer& tokenizer, std::string_
 }
 
 /// What an action throws, with its code checked; "no error" where it throws nothing.
-inline std::string error_of(const std::function<void()>& action,
-                            formats::ErrorCode code = formats::ErrorCode::kBadInput) {
+inline std::string error_or_none(const std::function<void()>& action,
+                                 formats::ErrorCode code = formats::ErrorCode::kBadInput) {
   try {
     action();
   } catch (const formats::Error& error) {
