@@ -14,7 +14,7 @@ namespace llmq::quant {
 enum class ActMethod : uint8_t {
   kMinMax = 1,     ///< everything that was observed
   kHistogram = 2,  ///< the window of a histogram that loses least, rare outliers clipped
-  kAutomatic = 3   ///< kHistogram where max|x| / std <= kMaxOverStdForHistogram, else kMinMax
+  kAutomatic = 3   ///< kHistogram where max_over_std() <= kMaxOverStdForHistogram, else kMinMax
 };
 
 inline constexpr int kHistogramBins = 2048;
