@@ -31,18 +31,18 @@ struct Histogram {
 
 /// Sufficient statistics of the activations that one fused group of linears reads.
 struct RangeStatistics {
-  int64_t n = 0;      ///< values observed; where it is 0, so is all the rest
-  float min = 0.0F;   ///< smallest value, never −0
-  float max = 0.0F;   ///< largest value, never −0
-  double mean = 0.0;  ///< of the values
-  double std = 0.0;   ///< standard deviation of the values, divided by n (not n − 1)
+  int64_t n = 0;           ///< values observed; where it is 0, so is all the rest
+  float min = 0.0F;        ///< smallest value, never −0
+  float max = 0.0F;        ///< largest value, never −0
+  double mean = 0.0;       ///< of the values
+  double deviation = 0.0;  ///< standard deviation, √(Σ(x − mean)² / n)
   std::optional<Histogram> histogram = std::nullopt;  ///< over [min, max], where asked for
 
   /// max |x|.
   [[nodiscard]] float absmax() const;
 
-  /// max |x| / std, the measure of how hard a layer is to quantize: 0 where every value is zero,
-  /// +inf where every value is the same other number.
+  /// max |x| / deviation, the measure of how hard a layer is to quantize: 0 where every value is
+  /// zero, +inf where every value is the same other number.
   [[nodiscard]] double max_over_std() const;
 };
 
