@@ -73,7 +73,7 @@ StaticTensors static_tensors(const ActivationParams& activation,
 /// bits, of which the upper 32 are zero (`scale` is positive).
 int64_t widen_deq_scale(float scale);
 
-/// True where `bits` can be the result of widen_deq_scale: the upper 32 bits and the sign are zero.
+/// True where the upper 32 bits of `bits` are zero, as in every result of widen_deq_scale.
 bool is_widened_deq_scale(int64_t bits);
 
 /// The float32 value of the lower 32 bits, the inverse of widen_deq_scale.
