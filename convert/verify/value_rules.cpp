@@ -1,15 +1,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <span>
 
 #include "convert/verify/tensor_rules.h"
 #include "formats/error.h"
 #include "formats/file.h"
 #include "quant/kernels/rounding/rounding.h"
+#include "quant/static_w8a8.h"
 
 namespace llmq::convert {
 namespace {
@@ -138,12 +139,12 @@ std::vector<float> decoded_deq_scale(const StoredTensor& tensor, DType model_dty
   }
   std::vector<float> values(tensor.bytes.size() / (wide ? 8 : 4));
   for (size_t i = 0; i < values.size(); ++i) {
-    uint64_t bits = 0;
+    int64_t bits = 0;
     std::memcpy(&bits, tensor.bytes.data() + i * (wide ? 8 : 4), wide ? 8 : 4);
-    if (bits >> 32 != 0)
+    if (!quant::is_widened_deq_scale(bits))
       fail(findings.encoding,
            fmt::format("tensor {} uses the upper 32 bits at element {}", tensor.name, i));
-    values[i] = std::bit_cast<float>(static_cast<uint32_t>(bits));
+    values[i] = quant::narrow_deq_scale(bits);
     if (!(values[i] > 0) || !std::isfinite(values[i])) {
       fail(findings.encoding,
            fmt::format("tensor {} decodes to {} at element {}", tensor.name, values[i], i));
@@ -152,11 +153,8 @@ std::vector<float> decoded_deq_scale(const StoredTensor& tensor, DType model_dty
   return values;
 }
 
-int64_t code_sum(const StoredTensor& weight, size_t row, size_t n_cols) {
-  const auto* codes = reinterpret_cast<const int8_t*>(weight.bytes.data()) + row * n_cols;
-  int64_t sum = 0;
-  for (size_t col = 0; col < n_cols; ++col) sum += codes[col];
-  return sum;
+std::span<const int8_t> codes_of_row(const StoredTensor& weight, size_t row, size_t n_cols) {
+  return {reinterpret_cast<const int8_t*>(weight.bytes.data()) + row * n_cols, n_cols};
 }
 
 void check_quant_bias(const FolderView& folder, const LinearView& linear,
@@ -178,8 +176,8 @@ void check_quant_bias(const FolderView& folder, const LinearView& linear,
       weight->bytes.size() != stored.size() * n_cols)
     return;
   for (size_t row = 0; row < stored.size(); ++row) {
-    const double exact = bias[row] / static_cast<double>(deq_scale[row]) -
-                         offset * static_cast<double>(code_sum(*weight, row, n_cols));
+    const int64_t sum = quant::code_sum(codes_of_row(*weight, row, n_cols));
+    const double exact = quant::unrounded_quant_bias(bias[row], deq_scale[row], offset, sum);
     // The vendor's tool sums in float32; its drift grows with the value.
     const double allowed = 1.0 + std::abs(exact) * 0x1p-22;
     if (std::abs(stored[row] - exact) <= allowed) continue;
@@ -204,7 +202,7 @@ void check_derived(const FolderView& folder, const LinearView& linear, Findings&
     const auto input = static_cast<float>(tensor_values(*input_scale).at(0));
     const std::vector<double> weights = tensor_values(*weight_scale);
     for (size_t i = 0; i < std::min(weights.size(), deq_scale.size()); ++i) {
-      const float expected = input * static_cast<float>(weights[i]);
+      const float expected = quant::deq_scale_of(input, static_cast<float>(weights[i]));
       if (deq_scale[i] == expected || deq_scale[i] == std::nextafter(expected, deq_scale[i]))
         continue;
       fail(findings.derived, fmt::format("tensor {} is {} at element {}, recomputed {}",
