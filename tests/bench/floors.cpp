@@ -52,6 +52,52 @@ __attribute__((target("avx2,fma"))) float fma_chains_avx2() {
   return lanes[0];
 }
 
+// More than latency (5) × units (2).
+constexpr int kInt8Chains = 12;
+
+__attribute__((target("avx512f,avx512vnni"))) int64_t int8_chains_avx512vnni() {
+  __m512i acc[kInt8Chains];
+  for (int c = 0; c < kInt8Chains; ++c) acc[c] = _mm512_set1_epi32(c);
+  const __m512i a = _mm512_set1_epi8(3);
+  for (int64_t i = 0; i < kFmaSteps; ++i) {
+#pragma GCC unroll 12
+    for (int c = 0; c < kInt8Chains; ++c) acc[c] = _mm512_dpbusd_epi32(acc[c], a, a);
+  }
+  int64_t lanes[8];
+  __m512i sum = acc[0];
+  for (int c = 1; c < kInt8Chains; ++c) sum = _mm512_xor_si512(sum, acc[c]);
+  _mm512_storeu_si512(lanes, sum);
+  return lanes[0];
+}
+
+__attribute__((target("avx2,avxvnni"))) int64_t int8_chains_avxvnni() {
+  __m256i acc[kInt8Chains];
+  for (int c = 0; c < kInt8Chains; ++c) acc[c] = _mm256_set1_epi32(c);
+  const __m256i a = _mm256_set1_epi8(3);
+  for (int64_t i = 0; i < kFmaSteps; ++i) {
+#pragma GCC unroll 12
+    for (int c = 0; c < kInt8Chains; ++c) acc[c] = _mm256_dpbusd_avx_epi32(acc[c], a, a);
+  }
+  __m256i sum = acc[0];
+  for (int c = 1; c < kInt8Chains; ++c) sum = _mm256_xor_si256(sum, acc[c]);
+  return _mm256_extract_epi64(sum, 0);
+}
+
+__attribute__((target("avx2"))) int64_t int8_chains_avx2() {
+  __m256i acc[kInt8Chains];
+  for (int c = 0; c < kInt8Chains; ++c) acc[c] = _mm256_set1_epi32(c);
+  __m256i a = _mm256_set1_epi16(3);
+  for (int64_t i = 0; i < kFmaSteps; ++i) {
+    asm volatile("" : "+x"(a));  // else the products are taken out of the loop
+#pragma GCC unroll 12
+    for (int c = 0; c < kInt8Chains; ++c)
+      acc[c] = _mm256_add_epi32(acc[c], _mm256_madd_epi16(a, a));
+  }
+  __m256i sum = acc[0];
+  for (int c = 1; c < kInt8Chains; ++c) sum = _mm256_xor_si256(sum, acc[c]);
+  return _mm256_extract_epi64(sum, 0);
+}
+
 // A chain of dependent multiplications, three cycles each on every x86 core since 2011: its length
 // over its time is the clock. (Additions would not do: some cores fold them before execution.)
 double clock_hz() {
@@ -134,6 +180,28 @@ FmaFloor measure_fma_peak(ThreadTeam& team) {
   discarded = static_cast<int64_t>(results[0]);
   const double operations = 2.0 * lanes * kFmaChains * kFmaSteps * n_threads;
   const double architecture = clock_hz() * n_threads * 2.0 * lanes * 2.0;
+  return {operations / seconds * 1e-9, operations / seconds / architecture};
+}
+
+Int8Floor measure_int8_peak(ThreadTeam& team) {
+  struct Probe {
+    int64_t (*run)();
+    int products;  // per instruction
+  };
+  const Isa isa = quant::active_isa();
+  const Probe probe = isa >= Isa::kAvx512Vnni ? Probe{int8_chains_avx512vnni, 64}
+                      : isa == Isa::kAvxVnni  ? Probe{int8_chains_avxvnni, 32}
+                                              : Probe{int8_chains_avx2, 16};
+  const int n_threads = team.n_threads();
+  std::vector<int64_t> results(static_cast<size_t>(n_threads));
+  const double seconds = fastest_seconds(30, [&] {
+    team.parallel_for(
+        n_threads, [&](int64_t task, int) { results[static_cast<size_t>(task)] = probe.run(); },
+        quant::Partition::kStatic);
+  });
+  discarded = results[0];
+  const double operations = 2.0 * probe.products * kInt8Chains * kFmaSteps * n_threads;
+  const double architecture = clock_hz() * n_threads * 2.0 * probe.products * 2.0;
   return {operations / seconds * 1e-9, operations / seconds / architecture};
 }
 

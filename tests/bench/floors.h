@@ -8,6 +8,19 @@
 namespace llmq::bench {
 
 /// What this machine can do at best with the threads of a team, measured, not looked up.
+struct Int8Floor {
+  double gops = 0.0;  ///< int8 multiply-adds in registers, two operations each
+  double share_of_architecture =
+      0.0;  ///< of clock × threads × 2 units × products; 0.9 is the least
+};
+
+/// Best of several short runs of independent int8 products: 512-bit or 256-bit VPDPBUSD, or
+/// VPMADDWD and an addition, whichever is the widest that the active instruction set has. The two
+/// instructions of AVX2 share its units on some cores, so that half of its architecture is the most
+/// there.
+Int8Floor measure_int8_peak(quant::ThreadTeam& team);
+
+/// What this machine can do at best with the threads of a team, measured, not looked up.
 struct FmaFloor {
   double gflops = 0.0;                 ///< float32 multiply-adds in registers, two operations each
   double share_of_architecture = 0.0;  ///< of clock × threads × 2 units × lanes; 0.9 is the least

@@ -1,0 +1,155 @@
+#pragma once
+
+// Int8Kernels::multiply over an Engine, which holds the instructions: included by avx2.cpp,
+// avxvnni.cpp and avx512vnni.cpp and compiled once for each with internal linkage. An Engine has
+//   Sums                one int32 for each column of a panel
+//   Products            accumulators that add up to Sums
+//   Line, Codes         a line of weights; kGroup consecutive k of one row of x for every column
+//   kTileRows, kTilePanels, kMaxStreamRows, kXBytes, kShift
+// with the functions used below. Sums of int32 wrap, so that neither their order nor the shift by
+// 128 that an unsigned multiplier wants can change a bit of the result.
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "quant/kernels/gemm_w8a8/kernels.h"
+
+namespace llmq::quant {
+namespace {
+
+constexpr int64_t kLineBytes = int64_t{kPanelCols} * kGroup;
+// How far ahead of its use a streamed line is asked for: what memory delivers in one latency.
+constexpr int64_t kStreamAheadBytes = 4096;
+
+template <typename Engine>
+void finish(const Int8Epilogue& e, int64_t row, int64_t panel, typename Engine::Sums sums) {
+  const int64_t col = panel * kPanelCols;
+  const int64_t n_cols = e.n_cols - col < kPanelCols ? e.n_cols - col : int64_t{kPanelCols};
+  const auto mask = Engine::cols_mask(n_cols);
+  // Σ (x + shift) · w − shift · Σ w
+  if constexpr (Engine::kShift) sums = sub_times_128(sums, load_sums(e.row_sums + col));
+  if (e.quant_bias != nullptr) sums = add(sums, load_sums(e.quant_bias + col, mask));
+  if (e.sums != nullptr) return store_sums(e.sums + row * e.stride + col, mask, sums);
+  auto y = multiply(to_float(sums), load_floats(e.deq_scale + col, mask));
+  if (e.row_scale != nullptr) y = multiply(y, Engine::all(e.row_scale[row]));
+  if (e.bias != nullptr) y = add(y, load_floats(e.bias + col, mask));
+  store_floats(e.y + row * e.stride + col, mask, y);
+}
+
+// kRows rows by kPanels panels. Consecutive groups of k take turns in kChains sets of accumulators,
+// so that tiles of few accumulators need not wait for the multiplier's latency. kPrefetches: asks
+// for the lines `ahead` bytes behind those in use.
+template <typename Engine, int kRows, int kPanels, int kChains, bool kPrefetches>
+void multiply_tile(const Int8Block& b, int64_t first_row, int64_t first_panel, int64_t ahead) {
+  constexpr int64_t kCodesBytes = int64_t{kGroup} * Engine::kXBytes;
+  typename Engine::Products products[kChains][kRows][kPanels];
+#pragma GCC unroll 4
+  for (int c = 0; c < kChains; ++c) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) products[c][r][p] = Engine::no_products();
+    }
+  }
+  const unsigned char* x = b.x + first_row * b.x_row_bytes;
+  const int8_t* weights = b.weights + first_panel * b.panel_bytes;
+  for (int64_t group = 0; group < b.n_groups; group += kChains) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains; ++c) {
+      typename Engine::Line lines[kPanels];
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) {
+        const int8_t* line = weights + p * b.panel_bytes + (group + c) * kLineBytes;
+        if constexpr (kPrefetches)
+          _mm_prefetch(reinterpret_cast<const char*>(line) + ahead, _MM_HINT_T0);
+        lines[p] = Engine::load_line(line);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const auto codes = Engine::load_codes(x + r * b.x_row_bytes + (group + c) * kCodesBytes);
+#pragma GCC unroll 4
+        for (int p = 0; p < kPanels; ++p) Engine::add_products(products[c][r][p], codes, lines[p]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+      typename Engine::Sums sums = Engine::sums_of(products[0][r][p]);
+#pragma GCC unroll 4
+      for (int c = 1; c < kChains; ++c) sums = add(sums, Engine::sums_of(products[c][r][p]));
+      const int64_t row = first_row + r;
+      const int64_t panel = first_panel + p;
+      int32_t* partial = b.partial + (row * b.n_panels + panel) * kPanelCols;
+      if (!b.first) sums = add(sums, load_sums(partial));
+      if (b.last) {
+        finish<Engine>(b.epilogue, row, panel, sums);
+      } else {
+        store_sums(partial, sums);
+      }
+    }
+  }
+}
+
+// Few rows: one panel after the other in the order of memory.
+template <typename Engine, int kRows>
+void stream_rows(const Int8Block& b) {
+  if constexpr (kRows > 1) {
+    if (b.n_rows < kRows) return stream_rows<Engine, kRows - 1>(b);
+  }
+  constexpr int kChains = kRows == 1 ? 4 : kRows <= 3 ? 2 : 1;
+  for (int64_t panel = 0; panel < b.n_panels; ++panel)
+    multiply_tile<Engine, kRows, 1, Engine::kHasLatency ? kChains : 1, true>(b, 0, panel,
+                                                                             kStreamAheadBytes);
+}
+
+template <typename Engine, int kRows, int kPanels>
+void tile_of_rows(const Int8Block& b, int64_t row, int64_t n_rows, int64_t panel) {
+  if constexpr (kRows > 1) {
+    if (n_rows < kRows) return tile_of_rows<Engine, kRows - 1, kPanels>(b, row, n_rows, panel);
+  }
+  // The first rows bring the next tile's weights into the cache while they compute.
+  if (row == 0) {
+    multiply_tile<Engine, kRows, kPanels, 1, true>(b, row, panel, kPanels * b.panel_bytes);
+  } else {
+    multiply_tile<Engine, kRows, kPanels, 1, false>(b, row, panel, 0);
+  }
+}
+
+// All rows of the block by panels [panel, panel + n_panels), in tiles of as equal heights as can
+// be: a tile of one or two rows would wait for the multiplier's latency.
+template <typename Engine, int kPanels>
+void column_tile(const Int8Block& b, int64_t panel, int64_t n_panels) {
+  if constexpr (kPanels > 1) {
+    if (n_panels < kPanels) return column_tile<Engine, kPanels - 1>(b, panel, n_panels);
+  }
+  int64_t row = 0;
+  for (int64_t n_left = (b.n_rows + Engine::kTileRows - 1) / Engine::kTileRows; n_left > 0;
+       --n_left) {
+    const int64_t n_rows = (b.n_rows - row + n_left - 1) / n_left;
+    tile_of_rows<Engine, Engine::kTileRows, kPanels>(b, row, n_rows, panel);
+    row += n_rows;
+  }
+}
+
+template <typename Engine>
+void multiply_block(const Int8Block& b) {
+  if (b.streams) return stream_rows<Engine, Engine::kMaxStreamRows>(b);
+  for (int64_t panel = 0; panel < b.n_panels; panel += Engine::kTilePanels) {
+    const int64_t n_left = b.n_panels - panel;
+    column_tile<Engine, Engine::kTilePanels>(
+        b, panel, n_left < Engine::kTilePanels ? n_left : int64_t{Engine::kTilePanels});
+  }
+}
+
+// Codes + 128 as unsigned bytes, which VPDPBUSD multiplies by signed ones.
+inline void pack_shifted_row(const int8_t* codes, int64_t count, int64_t padded,
+                             unsigned char* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<unsigned char>(codes[i] ^ -128);
+  for (int64_t i = count; i < padded; ++i) out[i] = 0;
+}
+
+}  // namespace
+}  // namespace llmq::quant
