@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/tokenizer/tokenizer.h"
@@ -31,6 +32,10 @@ CalibrationTexts read_calibration_file(const std::filesystem::path& file, int64_
 
 /// The built-in set (builtin_set.h) as such texts.
 CalibrationTexts builtin_calibration();
+
+/// read_calibration_file of a file's content; `file` gives extension and name.
+CalibrationTexts parse_calibration(std::string_view bytes, const std::filesystem::path& file,
+                                   int64_t max_samples = 0);
 
 /// How calibration texts become windows of tokens.
 struct CalibrationOptions {
