@@ -43,13 +43,13 @@ std::vector<std::string_view> interleave(std::span<Kind> kinds) {
 }  // namespace
 
 std::span<const std::string_view> builtin_calibration_texts() {
-  static const std::vector<std::string_view> kTexts = [] {
+  static const std::vector<std::string_view> texts = [] {
     std::array kinds = {kind_of({builtin_english()}), kind_of({builtin_chinese()}),
                         kind_of({builtin_code_first(), builtin_code_second()}),
                         kind_of({builtin_chat()})};
     return interleave(kinds);
   }();
-  return kTexts;
+  return texts;
 }
 
 }  // namespace llmq::convert

@@ -29,6 +29,8 @@ constexpr int64_t kPlainTextWindows = 32;
 constexpr int64_t kPlainTextLength = 512;
 /// A text with more bytes than this for each token wanted is not encoded as a whole.
 constexpr size_t kAmpleBytesPerToken = 32;
+/// A text is cut behind this many bytes for each token wanted before it is encoded.
+constexpr size_t kMaxBytesPerToken = 256;
 
 bool is_blank(std::string_view text) {
   return text.find_first_not_of(kWhiteSpace) == std::string_view::npos;
@@ -97,17 +99,29 @@ std::vector<std::string> parse_list(std::string_view bytes, const std::string& o
   return texts;
 }
 
-/// Ids of windows of one text, taken one after another by runtime::for_each_piece.
-std::vector<std::vector<int32_t>> first_windows(std::string_view text,
-                                                const runtime::Tokenizer& tokenizer, int64_t length,
-                                                size_t count) {
-  std::vector<std::vector<int32_t>> windows;
+/// Where the character begins that begins at `pos` or behind it.
+size_t next_char(std::string_view text, size_t pos) {
+  // At most three bytes of a character follow its first in UTF-8; more of them are no text.
+  const size_t limit = std::min(text.size(), pos + 3);
+  while (pos < limit && !runtime::is_char_boundary(text, pos)) ++pos;
+  return pos;
+}
+
+/// The first window of a text; empty where the text has no token.
+std::vector<int32_t> first_window(std::string_view text, const runtime::Tokenizer& tokenizer,
+                                  int64_t length) {
+  // Bounds the time that a hostile "word" of many megabytes takes; no vocabulary has such tokens.
+  const auto n_tokens = static_cast<size_t>(length);
+  if (text.size() / kMaxBytesPerToken > n_tokens) {
+    text = text.substr(0, next_char(text, n_tokens * kMaxBytesPerToken));
+  }
+  std::vector<int32_t> window;
   runtime::for_each_piece(text, tokenizer, {.context = length, .separator = {}},
                           [&](std::span<const int32_t> ids, size_t) {
-                            windows.emplace_back(ids.begin(), ids.end());
-                            return windows.size() < count;
+                            window.assign(ids.begin(), ids.end());
+                            return false;
                           });
-  return windows;
+  return window;
 }
 
 /// Where a part of a large text that may begin at `pos` does begin: behind the next line end where
@@ -116,10 +130,7 @@ size_t part_begin(std::string_view text, size_t pos, size_t near_bytes) {
   if (pos == 0) return 0;
   const size_t line_end = text.substr(pos - 1, near_bytes).find('\n');
   if (line_end != std::string_view::npos) return pos + line_end;
-  // At most three bytes of a character follow its first in UTF-8; more of them are no text.
-  const size_t limit = std::min(text.size(), pos + 3);
-  while (pos < limit && !runtime::is_char_boundary(text, pos)) ++pos;
-  return pos;
+  return next_char(text, pos);
 }
 
 /// Windows from the beginnings of `count` parts of equal size; the text between is never encoded.
@@ -133,9 +144,7 @@ std::vector<std::vector<int32_t>> windows_of_parts(std::string_view text,
     const size_t begin = part_begin(text, i * part_bytes, near_bytes);
     const size_t end =
         i + 1 < count ? part_begin(text, (i + 1) * part_bytes, near_bytes) : text.size();
-    for (auto& window : first_windows(text.substr(begin, end - begin), tokenizer, length, 1)) {
-      windows.push_back(std::move(window));
-    }
+    windows.push_back(first_window(text.substr(begin, end - begin), tokenizer, length));
   }
   return windows;
 }
@@ -265,7 +274,7 @@ std::vector<std::vector<int32_t>> calibration_windows(const CalibrationTexts& te
     if (n_missing == 0) break;
     try {
       auto of_text = texts.is_plain_text ? windows_of_text(text, tokenizer, length, n_missing)
-                                         : first_windows(text, tokenizer, length, 1);
+                                         : std::vector{first_window(text, tokenizer, length)};
       for (auto& window : of_text) {
         if (window.size() >= 2) windows.push_back(std::move(window));
       }
