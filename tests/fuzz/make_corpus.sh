@@ -5,7 +5,7 @@ set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/corpus" || exit 1
 
 # --- safetensors: 8-byte little-endian header length, JSON header, data -----------------------------
-mkdir -p fuzz_safetensors fuzz_json fuzz_config fuzz_recipe
+mkdir -p fuzz_safetensors fuzz_json fuzz_config fuzz_recipe fuzz_calibration
 
 # le64 NUMBER: eight bytes, least significant first.
 le64() {
@@ -103,3 +103,20 @@ recipe pattern_of_layers '*.layers.*.mlp.down_proj\nmodel.layers.11.mlp.down_pro
 recipe pattern_that_backtracks 'a*a*a*a*a*a*a*a*a*a*b\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'
 recipe pattern_empty '\nname'
 recipe pattern_of_stars '***\n'
+
+# --- calibration files: lines, lists, plain text ----------------------------------------------------
+calibration() { printf '%b' "$2" >"fuzz_calibration/$1"; }
+calibration lines '{"id":0,"inputs_pretokenized":"a b"}\r\n\n{"prompt":"c","ans":1}\n"d"'
+calibration list '[{"prompt":"a","ans":"b"},"c",{"inputs_pretokenized":"d"}]'
+calibration list_of_lists '[["a"],[["b"]]]'
+calibration text 'Some words.\nMore of them.\n'
+calibration byte_order_mark '\xef\xbb\xbf"a"'
+calibration byte_order_mark_only '\xef\xbb\xbf'
+calibration utf16 '\xff\xfea\x00b\x00'
+calibration zero_escape '{"prompt":"a\\u0000b"}'
+calibration broken_utf8 '{"prompt":"\xff"}'
+calibration second_line_broken '"a"\n{"prompt":'
+calibration text_of_number '{"prompt":3}'
+calibration no_key '{"text":"a"}'
+calibration white_space ' \n\t\r\n'
+calibration deep "$(printf '[%.0s' {1..80})"
