@@ -145,7 +145,9 @@ def check_group(entry: Dict, act_method: Optional[int]) -> List[str]:
     numbers = [entry["min"], entry["max"], chosen["min"], chosen["max"]]
     if any(not np.isfinite(v) or float(np.float32(v)) != v for v in numbers):
         return [f"{name}: min and max must be finite float32 values, are {numbers}"]
-    if entry["n"] <= 0 or not entry["min"] <= entry["mean"] <= entry["max"] or entry["std"] < 0:
+    slack = 2.0**-20 * max(abs(entry["min"]), abs(entry["max"]))  # the mean is rounded
+    inside = entry["min"] - slack <= entry["mean"] <= entry["max"] + slack
+    if entry["n"] <= 0 or not inside or entry["std"] < 0:
         return [f"{name}: n, mean or std cannot be those of values in [min, max]"]
     low, high = min(entry["min"], 0.0), max(entry["max"], 0.0)
     range_low, range_high = min(chosen["min"], 0.0), max(chosen["max"], 0.0)

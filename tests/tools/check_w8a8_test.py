@@ -342,6 +342,11 @@ DAMAGES = [
         change_group(1, "down", lambda e: e["range"].update(max=0.1)),
         "must be finite float32",
     ),
+    (
+        "a mean beyond the maximum",
+        change_group(1, "down", lambda e: e.update(mean=2.1)),
+        "layer 1, down: n, mean or std",
+    ),
     ("a range with another scale", change_group(0, "gate_up", next_range), f"{GATE}.input_scale"),
 ]
 for _part in check_w8a8.PARTS:

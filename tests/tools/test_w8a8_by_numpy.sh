@@ -31,7 +31,7 @@ quantize() {
   local source=$1 name=$2
   shift 2
   rm -rf "${work:?}/$name"
-  "$llmq" quant -src "$source" -dst "$work/$name" "$@" --log-level quiet >/dev/null
+  "$llmq" quant -src "$source" -dst "$work/$name" "$@" --log-level quiet </dev/null >/dev/null
 }
 
 # same_files NAME: $work/NAME holds the weights, description and config of $work/out, byte for byte.
