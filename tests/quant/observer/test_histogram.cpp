@@ -36,8 +36,8 @@ long double integrated_error(const std::vector<double>& counts, const BinWindow&
     const long double end = bin + 1 - window.first;
     long double at = bin - window.first;
     while (at < end) {
-      // Half a level tells which one begins here, whatever rounding did to the edge.
-      const long double inside = std::min(at + step / 2, (at + end) / 2);
+      // A little further on it is certain which level this is, whatever rounding did to the edge.
+      const long double inside = std::min(at + 1e-9L, (at + end) / 2);
       const long double level = std::clamp(std::floor(inside / step), 0.0L, 255.0L);
       long double piece_end = end;
       if (inside < 0) piece_end = std::min(end, 0.0L);
