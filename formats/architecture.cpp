@@ -334,4 +334,22 @@ std::string_view role_name(Role role) {
   return kNames.at(static_cast<size_t>(role));
 }
 
+namespace {
+
+constexpr std::array<std::string_view, 8> kFusedGroupNames{
+    "none", "qkv", "attention_out", "gate_up", "down", "expert_gate_up", "expert_down", "head"};
+
+}  // namespace
+
+std::string_view fused_group_name(FusedGroup group) {
+  return kFusedGroupNames.at(static_cast<size_t>(group));
+}
+
+std::optional<FusedGroup> find_fused_group(std::string_view name) {
+  for (size_t i = 0; i < kFusedGroupNames.size(); ++i) {
+    if (kFusedGroupNames[i] == name) return static_cast<FusedGroup>(i);
+  }
+  return std::nullopt;
+}
+
 }  // namespace llmq::formats

@@ -154,4 +154,10 @@ bool has_bias(const ModuleRow& row, const ModelConfig& config);
 /// "q", "gate", ...: for messages and reports.
 std::string_view role_name(Role role);
 
+/// "qkv", "attention_out", "gate_up", ...: the spelling of reports and statistics files.
+std::string_view fused_group_name(FusedGroup group);
+
+/// The group of a name that fused_group_name gives; nothing for another one.
+std::optional<FusedGroup> find_fused_group(std::string_view name);
+
 }  // namespace llmq::formats

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "formats/error.h"
@@ -46,16 +47,16 @@ constexpr std::array<TensorRule, 2> kAttentionTensors{
     TensorRule{".offset", kI8, kHeadsColumn, kPerOutput}};
 
 constexpr std::array<SchemeRow, 10> kSchemes{{
-    {Scheme::kFloat, "FLOAT", "float", 16, 16, true, 0, kFloatTensors},
-    {Scheme::kW8A8, "W8A8", "w8a8", 8, 8, true, 6, kStaticTensors},
-    {Scheme::kW8A8Dynamic, "W8A8_DYNAMIC", "w8a8_dynamic", 8, 8, true, 4, kWeightOnlyTensors},
-    {Scheme::kW8A8Mix, "W8A8_MIX", "w8a8_mix", 8, 8, true, 5, kStaticTensors},
-    {Scheme::kW8A16, "W8A16", "w8a16", 8, 16, true, 2, kWeightOnlyTensors},
-    {Scheme::kW4A16, "W4A16", "w4a16", 4, 16, true, 3, kInt4Tensors},
-    {Scheme::kW8A8S, "W8A8S", "w8a8s", 8, 8, true, 7, kSparseTensors},
-    {Scheme::kW8A8SC, "W8A8SC", "w8a8sc", 8, 8, true, 8, kCompressedTensors},
-    {Scheme::kC8, "C8", "", 8, 8, false, 0, kKvCacheTensors},
-    {Scheme::kFaQuant, "FAQuant", "", 8, 8, false, 0, kAttentionTensors},
+    {Scheme::kFloat, "FLOAT", "float", 16, 16, true, false, 0, kFloatTensors},
+    {Scheme::kW8A8, "W8A8", "w8a8", 8, 8, true, false, 6, kStaticTensors},
+    {Scheme::kW8A8Dynamic, "W8A8_DYNAMIC", "w8a8_dynamic", 8, 8, true, true, 4, kWeightOnlyTensors},
+    {Scheme::kW8A8Mix, "W8A8_MIX", "w8a8_mix", 8, 8, true, true, 5, kStaticTensors},
+    {Scheme::kW8A16, "W8A16", "w8a16", 8, 16, true, true, 2, kWeightOnlyTensors},
+    {Scheme::kW4A16, "W4A16", "w4a16", 4, 16, true, true, 3, kInt4Tensors},
+    {Scheme::kW8A8S, "W8A8S", "w8a8s", 8, 8, true, false, 7, kSparseTensors},
+    {Scheme::kW8A8SC, "W8A8SC", "w8a8sc", 8, 8, true, false, 8, kCompressedTensors},
+    {Scheme::kC8, "C8", "", 8, 8, false, false, 0, kKvCacheTensors},
+    {Scheme::kFaQuant, "FAQuant", "", 8, 8, false, false, 0, kAttentionTensors},
 }};
 
 }  // namespace
@@ -66,6 +67,12 @@ std::span<const SchemeRow> schemes() {
 
 const SchemeRow& scheme_row(Scheme scheme) {
   return kSchemes.at(static_cast<size_t>(scheme));
+}
+
+bool has_tensor(Scheme scheme, std::string_view suffix) {
+  const auto& tensors = scheme_row(scheme).tensors;
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [&](const TensorRule& rule) { return rule.suffix == suffix; });
 }
 
 Scheme parse_scheme_tag(std::string_view tag) {

@@ -73,6 +73,9 @@ struct SchemeRow {
   int weight_bits;      ///< grid of the weight codes; 16 where the weight stays float
   int activation_bits;  ///< 16 where activations stay float
   bool is_linear;       ///< false for schemes of attention (C8, FAQuant)
+  /// Consumers round `.weight_scale` to the model's dtype when they load it, so that codes must be
+  /// computed from the rounded value.
+  bool rounds_weight_scale;
   /// Priority of model_quant_type in a mixed checkpoint; the highest wins.
   int priority;
   std::span<const TensorRule> tensors;
@@ -83,6 +86,9 @@ std::span<const SchemeRow> schemes();
 
 /// The row of a scheme. Never fails.
 const SchemeRow& scheme_row(Scheme scheme);
+
+/// True when linears of `scheme` have a tensor with this suffix (".input_scale", ...).
+bool has_tensor(Scheme scheme, std::string_view suffix);
 
 /// The scheme of a description tag ("W8A16"). Throws Error{kBadInput} listing the known tags.
 Scheme parse_scheme_tag(std::string_view tag);

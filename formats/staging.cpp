@@ -1,5 +1,7 @@
 #include "formats/staging.h"
 
+#include <fmt/format.h>
+
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -43,7 +45,7 @@ bool is_inside(const fs::path& inner, const fs::path& outer) {
 }
 
 fs::path sibling(const fs::path& destination, const char* suffix) {
-  return destination.parent_path() / ("." + destination.filename().string() + suffix);
+  return destination.parent_path() / fmt::format(".{}{}", destination.filename().string(), suffix);
 }
 
 }  // namespace

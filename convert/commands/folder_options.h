@@ -18,6 +18,13 @@ struct FolderOptions {
   CLI::Option* disable_names_option = nullptr;
   std::string dtype;
   double part_size_gib = 0;
+  std::string calibration_file;
+  int64_t calibration_samples = 0;
+  int64_t calibration_length = 0;
+  std::string load_statistics;
+  std::string save_statistics;
+  int act_method = 0;  ///< 0: the recipe's
+  std::string disable_level;
   bool weight_symmetric = true;
   CLI::Option* weight_symmetric_option = nullptr;
   bool keep_tied = false;
@@ -26,14 +33,19 @@ struct FolderOptions {
   bool dry_run = false;
 };
 
-/// Adds the options that decide what is done to weights (-type, --recipe, -disable_names, -w_sym).
+/// Adds the options that decide what is done to weights (-type, --recipe, -disable_names,
+/// -disable_level, -act_method, -w_sym).
 void add_recipe_options(CLI::App& command, FolderOptions& options);
+
+/// Adds the options of calibration (-calib, --calib-samples, --calib-length, --stats,
+/// --save-stats).
+void add_calibration_options(CLI::App& command, FolderOptions& options);
 
 /// Adds --dtype, -part_file_size, --keep-tied.
 void add_layout_options(CLI::App& command, FolderOptions& options);
 
 /// The recipe that the options ask for. Throws Error{kUsage} when neither or both of -type and
-/// --recipe are given, or the type is unknown.
+/// --recipe are given, the type is unknown, or -disable_level is not L0, L1, ...
 Recipe chosen_recipe(const FolderOptions& options);
 
 /// The job that the options describe, without a recipe. Throws Error{kUsage} for a bad --dtype.

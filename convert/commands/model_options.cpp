@@ -17,6 +17,9 @@ void add_model_options(CLI::App& command, ModelCommandOptions& options) {
       ->check(CLI::Range(1, 1 << 20));
   command.add_flag("--allow-extrapolation", options.allow_extrapolation,
                    "Permit more positions than the model has");
+  command.add_option("--emulate", options.emulate,
+                     "Arithmetic of quantized activations: spec (published formulas), mindie or "
+                     "vllm-ascend (the engines' own)");
 }
 
 runtime::ModelOptions model_options(const ModelCommandOptions& options,
@@ -27,6 +30,7 @@ runtime::ModelOptions model_options(const ModelCommandOptions& options,
   result.page_size = options.page_size;
   result.prefill_chunk = options.prefill_chunk;
   result.allow_extrapolation = options.allow_extrapolation;
+  result.emulation = runtime::parse_emulation(options.emulate);
   return result;
 }
 

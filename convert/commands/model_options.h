@@ -15,12 +15,13 @@ struct ModelCommandOptions {
   int64_t prefill_chunk = 512;
   int64_t page_size = 128;
   bool allow_extrapolation = false;
+  std::string emulate = "spec";
 };
 
-/// Adds --model_path, --kv, --prefill-chunk, --page-size and --allow-extrapolation.
+/// Adds --model_path, --kv, --prefill-chunk, --page-size, --allow-extrapolation and --emulate.
 void add_model_options(CLI::App& command, ModelCommandOptions& options);
 
-/// The runtime's options for them.
+/// The runtime's options for them. Throws Error{kUsage} for an unknown --emulate.
 runtime::ModelOptions model_options(const ModelCommandOptions& options,
                                     const CommonOptions& common);
 

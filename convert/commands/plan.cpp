@@ -16,9 +16,6 @@ constexpr const char* kFooter =
     "Example:\n"
     "  llmq plan -src Qwen2.5-7B-Instruct -type qwen_w8a16";
 
-/// Bytes a second that rounding and writing reach on common machines; only for the estimate.
-constexpr double kTypicalBytesPerSecond = 1.0e9;
-
 formats::Json plan_json(const FolderPlan& plan, int n_threads) {
   formats::Json document;
   document["recipe"] = recipe_json(plan.recipe);
@@ -27,8 +24,7 @@ formats::Json plan_json(const FolderPlan& plan, int n_threads) {
   document["source_bytes"] = plan.ledger.source_bytes();
   document["output_bytes"] = OutputLayout(plan.ledger, plan.naming).size_bytes();
   document["peak_memory_bytes"] = expected_peak_memory_bytes(plan, n_threads);
-  document["expected_seconds"] =
-      static_cast<double>(plan.ledger.source_bytes()) / kTypicalBytesPerSecond;
+  document["expected_seconds"] = expected_seconds(plan, n_threads);
   document["legal_tp"] = legal_tp_sizes(plan);
   document["warnings"] = plan.ledger.warnings;
   if (!plan.recipe.caveat.empty()) document["warnings"].push_back(plan.recipe.caveat);

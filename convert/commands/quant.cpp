@@ -12,7 +12,8 @@ namespace {
 
 constexpr const char* kFooter =
     "Example:\n"
-    "  llmq quant -src Qwen2.5-7B-Instruct -dst Qwen2.5-7B-w8a16 -type qwen_w8a16\n"
+    "  llmq quant -src Qwen2.5-7B-Instruct -dst Qwen2.5-7B-w8a8 -type qwen_w8a8 -calib "
+    "boolq.jsonl\n"
     "The source is never touched; the destination appears only when it is complete and conforms.";
 
 int run_quant(const FolderOptions& options, Console& console, const CommonOptions& common) {
@@ -37,6 +38,7 @@ void add_quant_command(CLI::App& app, const ChooseAction& choose) {
       ->required();
   command->add_option("--dst,--save-path", options->destination, "Folder to write")->required();
   add_recipe_options(*command, *options);
+  add_calibration_options(*command, *options);
   add_layout_options(*command, *options);
   command->add_flag("--force", options->force, "Replace a destination that is not empty");
   command->add_flag("--no-resume", options->no_resume,

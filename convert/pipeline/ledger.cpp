@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <optional>
 #include <set>
@@ -126,6 +127,7 @@ class LedgerBuilder {
     entry.layer = expected.layer;
     entry.role = formats::role_name(expected.row->role);
     entry.tp = expected.row->tp;
+    entry.group = expected.row->group;
     if (is_shared(expected)) {
       add_shared(expected, *tensor, entry);
     } else if (expected.is_bias || expected.row->group == formats::FusedGroup::kNone) {
@@ -232,7 +234,7 @@ class LedgerBuilder {
       const std::string member = formats::module_path(row, expected.layer, expected.expert);
       const RecipeRule rule = recipe_.rule_for(member);
       if (rule.scheme == own.scheme) {
-        check_group_sizes(expected.module, own, member, rule);
+        check_shared_parameters({expected.module, own}, {member, rule});
         continue;
       }
       if (rule.scheme == Scheme::kFloat) {
@@ -248,13 +250,25 @@ class LedgerBuilder {
     return {own, ""};
   }
 
-  static void check_group_sizes(const std::string& module, const RecipeRule& rule,
-                                const std::string& other_module, const RecipeRule& other_rule) {
-    if (rule.group_size == other_rule.group_size) return;
-    throw formats::usage_error(
-        fmt::format("the recipe gives {} the group_size {} and {} {}, but engines load them as one "
-                    "matrix; give both the same",
-                    module, rule.group_size, other_module, other_rule.group_size));
+  struct Member {
+    const std::string& module;
+    const RecipeRule& rule;
+  };
+
+  static void check_shared_parameters(const Member& one, const Member& other) {
+    const auto refuse = [&](std::string_view key, const auto& value, const auto& other_value) {
+      throw formats::usage_error(
+          fmt::format("the recipe gives {} the {} {} and {} {}, but engines load them as one "
+                      "matrix; give both the same",
+                      one.module, key, value, other.module, other_value));
+    };
+    if (one.rule.group_size != other.rule.group_size)
+      refuse("group_size", one.rule.group_size, other.rule.group_size);
+    if (formats::has_tensor(one.rule.scheme, ".input_scale") &&
+        one.rule.activation_symmetric != other.rule.activation_symmetric) {
+      refuse("activation_symmetric", one.rule.activation_symmetric,
+             other.rule.activation_symmetric);
+    }
   }
 
   [[nodiscard]] static std::string float_reason(const RecipeRule& rule) {
@@ -308,19 +322,22 @@ class LedgerBuilder {
   Ledger ledger_;
 };
 
+/// Schemes that this program writes.
+constexpr std::array<Scheme, 4> kWritten{Scheme::kFloat, Scheme::kW8A8, Scheme::kW8A8Dynamic,
+                                         Scheme::kW8A16};
+
 /// Refuses rules that this program cannot carry out, before anything is read.
 void check_schemes(const Recipe& recipe) {
   for (const RecipeRule& rule : recipe.rules) {
-    const std::string_view tag = formats::scheme_row(rule.scheme).tag;
-    const bool is_written = rule.scheme == Scheme::kFloat || rule.scheme == Scheme::kW8A16 ||
-                            rule.scheme == Scheme::kW8A8Dynamic;
-    if (!is_written) {
+    const formats::SchemeRow& row = formats::scheme_row(rule.scheme);
+    const std::string_view tag = row.tag;
+    if (std::find(kWritten.begin(), kWritten.end(), rule.scheme) == kWritten.end()) {
       throw formats::usage_error(
           fmt::format("recipe {}: \"{}\" asks for {}, which is read but not written; choose "
-                      "FLOAT, W8A16 or W8A8_DYNAMIC",
+                      "FLOAT, W8A8, W8A8_DYNAMIC or W8A16",
                       recipe.name, rule.match, tag));
     }
-    if (rule.scheme == Scheme::kW8A8Dynamic && (!rule.symmetric || rule.group_size > 0)) {
+    if (row.activation_bits == 8 && (!rule.symmetric || rule.group_size > 0)) {
       throw formats::usage_error(
           fmt::format("recipe {}: \"{}\" asks for {} that is not symmetric per channel, which "
                       "engines cannot run",

@@ -54,6 +54,8 @@ struct LedgerEntry {
   /// Role in the model; empty for tensors that the architecture table does not know.
   std::string role;
   formats::TpAxis tp = formats::TpAxis::kReplicated;  ///< how ranks share it
+  /// The linears that read the same activations, whose statistics these are.
+  formats::FusedGroup group = formats::FusedGroup::kNone;
   std::vector<OutputModule> outputs;
 };
 
@@ -83,7 +85,7 @@ struct LedgerOptions {
 /// Error{kBadInput} naming a tensor that is missing, has another shape than the architecture, or a
 /// dtype that cannot be read, or the name of a tensor that quantization adds; Error{kUsage} when
 /// the recipe was made for other families and does not fit, asks for a scheme that is not written,
-/// or gives the members of a fused group different schemes or group sizes.
+/// or gives the members of a fused group different schemes or parameters that they share.
 Ledger make_ledger(const formats::Checkpoint& source, const formats::ModelConfig& config,
                    const Recipe& recipe, const LedgerOptions& options);
 

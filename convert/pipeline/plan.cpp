@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "convert/pipeline/stream.h"
+#include "runtime/calibrate/calibrator.h"
 
 namespace llmq::convert {
 namespace {
@@ -44,6 +45,17 @@ bool divides(const FolderPlan& plan, int64_t tp) {
   return true;
 }
 
+/// Tokens of a calibration set of the usual size: 50 to 240 short samples.
+constexpr int64_t kTypicalCalibrationTokens = 24'000;
+
+/// Hidden states of all tokens, and the matrices of one batch between the linears of a layer.
+uint64_t calibration_bytes(const formats::ModelConfig& config) {
+  const int64_t heads = (config.n_heads + 2 * config.n_kv_heads) * config.head_dim;
+  const int64_t row = 2 * config.hidden_size + 2 * heads + 2 * config.intermediate_size;
+  return sizeof(float) * static_cast<uint64_t>(kTypicalCalibrationTokens * config.hidden_size +
+                                               runtime::Calibrator::kRowsPerBatch * row);
+}
+
 }  // namespace
 
 FolderPlan make_folder_plan(const FolderJob& job) {
@@ -69,7 +81,24 @@ uint64_t expected_peak_memory_bytes(const FolderPlan& plan, int n_threads) {
   constexpr uint64_t kProgramBytes = uint64_t{24} << 20;
   constexpr uint64_t kBytesPerTensor = 4096;
   return kProgramBytes + stream_buffer_bytes(plan.ledger, n_threads) +
-         plan.ledger.entries.size() * kBytesPerTensor;
+         plan.ledger.entries.size() * kBytesPerTensor +
+         (plan.recipe.needs_calibration() ? calibration_bytes(plan.config) : 0);
+}
+
+double expected_seconds(const FolderPlan& plan, int n_threads) {
+  // What common machines reach: rounding and writing, and float32 products of one thread.
+  constexpr double kBytesPerSecond = 1.0e9;
+  constexpr double kOperationsPerSecond = 5.0e10;
+  double seconds = static_cast<double>(plan.ledger.source_bytes()) / kBytesPerSecond;
+  if (!plan.recipe.needs_calibration()) return seconds;
+  double layer_parameters = 0;
+  for (const LedgerEntry& entry : plan.ledger.entries) {
+    if (entry.layer >= 0)
+      layer_parameters += static_cast<double>(formats::shape_elements(entry.source->shape));
+  }
+  seconds += 2 * layer_parameters * static_cast<double>(kTypicalCalibrationTokens) /
+             (kOperationsPerSecond * n_threads);
+  return seconds;
 }
 
 Json ledger_json(const Ledger& ledger) {

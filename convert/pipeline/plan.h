@@ -31,8 +31,12 @@ FolderPlan make_folder_plan(const FolderJob& job);
 /// replicated) and every group of a grouped scheme stays whole.
 std::vector<int64_t> legal_tp_sizes(const FolderPlan& plan);
 
-/// Bytes of private memory that a run needs at most: its block buffers and what every run has.
+/// Bytes of private memory that a run needs at most: its block buffers, what every run has, and
+/// for recipes that calibrate the activations of a typical set of texts.
 uint64_t expected_peak_memory_bytes(const FolderPlan& plan, int n_threads);
+
+/// Seconds that a run takes on a common machine, to a factor of a few.
+double expected_seconds(const FolderPlan& plan, int n_threads);
 
 /// The `tensors` list of plan and report: each source tensor with fate, scheme, sizes and outputs.
 formats::Json ledger_json(const Ledger& ledger);

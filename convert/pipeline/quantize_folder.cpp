@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 
+#include "convert/calibration/activation_ranges.h"
 #include "convert/interrupt.h"
 #include "convert/pipeline/journal.h"
 #include "convert/pipeline/output_layout.h"
@@ -31,7 +32,8 @@ constexpr uint64_t kPrefetchBytes = uint64_t{512} << 20;
 constexpr uint64_t kRecordBytes = uint64_t{1} << 30;
 
 /// Everything that decides the bytes written.
-Json fingerprint(const FolderJob& job, const FolderPlan& plan) {
+Json fingerprint(const FolderJob& job, const FolderPlan& plan,
+                 const CalibrationInput* calibration) {
   Json files = Json::array();
   for (const std::string& name : plan.source.files()) {
     const fs::path path = job.source / name;
@@ -41,6 +43,7 @@ Json fingerprint(const FolderJob& job, const FolderPlan& plan) {
   }
   return {{"version", LLMQ_VERSION},
           {"files", files},
+          {"calibration", calibration != nullptr ? calibration->fingerprint() : Json(nullptr)},
           {"config", plan.config_document},
           {"recipe", recipe_json(plan.recipe)},
           {"dtype", formats::dtype_name(plan.ledger.model_dtype)},
@@ -99,14 +102,19 @@ void check_disk_space(const FolderJob& job, uint64_t needed_bytes) {
 /// Writes one planned folder into its staging folder.
 class FolderRun {
  public:
-  FolderRun(const FolderJob& job, const FolderPlan& plan, Console& console)
+  /// `calibration` is null where the recipe needs none.
+  FolderRun(const FolderJob& job, const FolderPlan& plan, CalibrationInput* calibration,
+            quant::ThreadTeam& team, Console& console)
       : job_(job),
         plan_(plan),
+        calibration_(calibration),
+        team_(team),
         console_(console),
         layout_(plan.ledger, plan.naming),
         begins_(plan.ledger.unit_begins()),
-        results_(plan.ledger.entries.size(), Json::object()),
-        team_(job.n_threads) {}
+        results_(plan.ledger.entries.size(), Json::object()) {
+    if (calibration != nullptr) ranges_.emplace(*calibration, plan, team, console);
+  }
 
   /// Per-entry results, in ledger order.
   const std::vector<Json>& run(formats::StagingFolder& staging) {
@@ -129,11 +137,10 @@ class FolderRun {
   }
 
   [[nodiscard]] const OutputLayout& layout() const { return layout_; }
-  [[nodiscard]] quant::ThreadTeam& team() { return team_; }
 
  private:
   [[nodiscard]] Journal open_journal(const formats::StagingFolder& staging) const {
-    const Json print = fingerprint(job_, plan_);
+    const Json print = fingerprint(job_, plan_, calibration_);
     Journal journal(staging.path(), print, job_.may_resume);
     if (journal.is_resumed()) return journal;
     staging.clear();  // what a run with other options left must not come along
@@ -171,9 +178,11 @@ class FolderRun {
           on_bytes(unit_bytes(unit));
           continue;
         }
+        const EntryActivations activations = activations_of(unit);
         prefetch_after(unit);
-        Json result = stream_unit(entries_of(unit), layout_, files, team_, plan_.ledger.model_dtype,
-                                  on_bytes);
+        Json result = stream_unit(entries_of(unit), activations,
+                                  {layout_, files, plan_.ledger.model_dtype}, team_, on_bytes);
+        if (ranges_) ranges_->add_to_results(entries_of(unit), result);
         keep_results(unit, result);
         unrecorded.emplace_back(unit, std::move(result));
         unrecorded_bytes += unit_bytes(unit);
@@ -184,6 +193,12 @@ class FolderRun {
       throw;
     }
     console_.end_progress();
+  }
+
+  /// Runs the model up to the unit's layer where its activations are quantized.
+  [[nodiscard]] EntryActivations activations_of(size_t unit) {
+    const std::span<const LedgerEntry> entries = entries_of(unit);
+    return ranges_ ? ranges_->activations_of(entries) : EntryActivations(entries.size());
   }
 
   [[nodiscard]] std::span<const LedgerEntry> entries_of(size_t unit) const {
@@ -230,11 +245,13 @@ class FolderRun {
 
   const FolderJob& job_;
   const FolderPlan& plan_;
+  CalibrationInput* calibration_;
+  quant::ThreadTeam& team_;
   Console& console_;
   OutputLayout layout_;
   std::vector<size_t> begins_;
   std::vector<Json> results_;
-  quant::ThreadTeam team_;
+  std::optional<ActivationRanges> ranges_;
 };
 
 int64_t parameter_count(const Ledger& ledger) {
@@ -303,24 +320,39 @@ Json require_conformance(const fs::path& folder, quant::ThreadTeam& team) {
 
 }  // namespace
 
-Json run_folder_job(const FolderJob& job, Console& console) {
+Json run_folder_job(const FolderJob& requested, Console& console) {
   const auto started = std::chrono::steady_clock::now();
   const MemorySampler memory;
-  const FolderPlan plan = make_folder_plan(job);
+  FolderJob job = requested;
+  FolderPlan plan = make_folder_plan(job);
   formats::check_destination(job.destination, job.source, job.force);
   for (const std::string& warning : plan.ledger.warnings) console.warn(warning);
   if (!plan.recipe.caveat.empty()) console.warn(plan.recipe.caveat);
   const std::vector<Json> nothing_done(plan.ledger.entries.size(), Json::object());
   if (job.dry_run) return make_report(job, plan, nothing_done);
 
-  FolderRun run(job, plan, console);
+  quant::ThreadTeam team(job.n_threads);
+  std::optional<CalibrationInput> calibration;
+  if (plan.recipe.needs_calibration()) {
+    calibration = open_calibration(job, plan, console);
+    if (plan.recipe.disable_level > 0) {
+      keep_widest_float(*calibration, plan, team, console, *job.recipe);
+      plan = make_folder_plan(job);
+    }
+  }
+  FolderRun run(job, plan, calibration ? &*calibration : nullptr, team, console);
   check_disk_space(job, run.layout().size_bytes());
   formats::StagingFolder staging(job.destination, job.source, job.force);
   try {
     const std::vector<Json>& results = run.run(staging);
     throw_if_interrupted();
     Json report = make_report(job, plan, results);
-    report["conformance"] = require_conformance(staging.path(), run.team());
+    if (calibration) report["calibration"] = calibration->report();
+    report["conformance"] = require_conformance(staging.path(), team);
+    if (!job.calibration.save_statistics.empty() && calibration) {
+      formats::write_text_file(job.calibration.save_statistics,
+                               statistics_json(calibration->statistics).dump() + "\n");
+    }
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - started;
     add_run_figures(report, elapsed.count(), memory);
     formats::write_text_file(staging.path() / "llmq_report.json", report.dump(2) + "\n");

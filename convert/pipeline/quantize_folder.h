@@ -4,11 +4,23 @@
 #include <optional>
 #include <string>
 
+#include "convert/calibration/samples.h"
 #include "convert/pipeline/ledger.h"
 #include "convert/recipes/recipe.h"
 #include "convert/report/console.h"
 
 namespace llmq::convert {
+
+/// Where the ranges of static activations come from.
+struct CalibrationJob {
+  /// Texts to run the model on; empty: the built-in set.
+  std::filesystem::path texts;
+  CalibrationOptions options;
+  /// Statistics of an earlier run, instead of running the model; empty: none.
+  std::filesystem::path load_statistics;
+  /// File to write the statistics of this run to; empty: none.
+  std::filesystem::path save_statistics;
+};
 
 /// One run of `llmq quant` or `llmq convert`.
 struct FolderJob {
@@ -17,6 +29,8 @@ struct FolderJob {
   /// What is done to the linears; absent: nothing, the weights stay float ("convert").
   std::optional<Recipe> recipe;
   LedgerOptions ledger;
+  /// Read for recipes that need it.
+  CalibrationJob calibration;
   uint64_t part_size_bytes = 0;  ///< 0: one file
   int n_threads = 1;
   bool force = false;      ///< replace a non-empty destination
@@ -24,10 +38,11 @@ struct FolderJob {
   bool dry_run = false;    ///< decide and report, write nothing
 };
 
-/// Reads, quantizes and writes a folder: weights a row block at a time, then config.json,
-/// description, index, side files and report; verifies the result; only then the destination
-/// appears. Returns the report. Throws Error as its parts do; the destination is then as it was
-/// before.
+/// Reads, quantizes and writes a folder: weights a row block at a time (where activations are
+/// quantized as well, each decoder layer is first run on the calibration samples), then
+/// config.json, description, index, side files and report; verifies the result; only then the
+/// destination appears. Returns the report. Throws Error as its parts do; the destination is then
+/// as it was before.
 formats::Json run_folder_job(const FolderJob& job, Console& console);
 
 /// dtype of the first float matrix of a folder. Throws Error{kBadInput} when it has none.

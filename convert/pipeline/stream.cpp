@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "convert/interrupt.h"
+#include "convert/pipeline/tensor_bytes.h"
 #include "formats/error.h"
 #include "formats/file.h"
 #include "quant/affine.h"
@@ -43,10 +45,11 @@ struct BlockResult {
   float absmax = 0.0F;
 };
 
-/// Scales and offsets of a quantized entry, gathered from its blocks and written once.
+/// What a quantized entry needs beside its codes, gathered from its blocks and written once.
 struct EntryScales {
   std::vector<float> scales;
   std::vector<float> offsets;
+  std::vector<int64_t> code_sums;  // [n_rows], where the scheme has a quant_bias
 };
 
 /// A tensor as rows: a matrix as it is, anything else as rows of at most a block.
@@ -95,17 +98,16 @@ std::vector<Block> make_blocks(std::span<const LedgerEntry> entries) {
 /// One unit being streamed.
 class UnitStream {
  public:
-  UnitStream(std::span<const LedgerEntry> entries, const OutputLayout& layout,
-             const OutputFiles& files, quant::ThreadTeam& team, DType scale_dtype)
+  UnitStream(std::span<const LedgerEntry> entries, const EntryActivations& activations,
+             const StreamTarget& target, quant::ThreadTeam& team)
       : entries_(entries),
-        layout_(layout),
-        files_(files),
+        activations_(activations),
+        target_(target),
         team_(team),
         blocks_(make_blocks(entries)),
         results_(blocks_.size()),
         scales_(entries.size()),
-        cast_buffers_(static_cast<size_t>(team.n_threads())),
-        scale_dtype_(scale_dtype) {}
+        cast_buffers_(static_cast<size_t>(team.n_threads())) {}
 
   Json run(const std::function<void(uint64_t)>& on_bytes) {
     reserve_scales();
@@ -139,6 +141,8 @@ class UnitStream {
         const int64_t n_groups = output.rule.group_size > 0 ? n_cols / output.rule.group_size : 1;
         scales_[i].scales.resize(static_cast<size_t>(n_rows * n_groups));
         scales_[i].offsets.resize(scales_[i].scales.size());
+        if (formats::has_tensor(output.rule.scheme, ".quant_bias"))
+          scales_[i].code_sums.resize(static_cast<size_t>(n_rows));
       }
     }
   }
@@ -165,19 +169,25 @@ class UnitStream {
     const auto [n_rows, n_cols] = row_extents(source);
     const quant::MatrixView rows(source.dtype, block_bytes(block), block.n_rows, n_cols);
     quant::AffineSpec spec;
-    spec.format = {8, output.rule.symmetric, scale_dtype_};
+    spec.format = {8, output.rule.symmetric, std::nullopt};
+    if (formats::scheme_row(output.rule.scheme).rounds_weight_scale)
+      spec.format.scale_dtype = target_.model_dtype;
     if (output.rule.group_size > 0) {
       spec.granularity = quant::Granularity::kGroup;
       spec.group_size = output.rule.group_size;
     }
     const quant::AffineMatrix matrix = quant::quantize_affine(rows, spec, team_);
-    files_.write(layout_.place_of(output.tensors.front().name),
-                 static_cast<uint64_t>(block.first_row * n_cols),
-                 std::as_bytes(std::span(matrix.codes)));
+    target_.files.write(target_.layout.place_of(output.tensors.front().name),
+                        static_cast<uint64_t>(block.first_row * n_cols),
+                        std::as_bytes(std::span(matrix.codes)));
     const auto first = static_cast<std::ptrdiff_t>(block.first_row * matrix.n_groups);
     EntryScales& scales = scales_[block.entry_index];
     std::copy(matrix.scales.begin(), matrix.scales.end(), scales.scales.begin() + first);
     std::copy(matrix.offsets.begin(), matrix.offsets.end(), scales.offsets.begin() + first);
+    if (!scales.code_sums.empty()) {
+      const std::vector<int64_t> sums = quant::code_sums(matrix.codes, block.n_rows);
+      std::copy(sums.begin(), sums.end(), scales.code_sums.begin() + block.first_row);
+    }
     result.distortion.merge(matrix.distortion);
     result.n_subnormal_scales += matrix.n_subnormal_scales;
   }
@@ -191,7 +201,7 @@ class UnitStream {
         static_cast<uint64_t>(block.first_row) * static_cast<uint64_t>(row_extents(source).n_cols);
     const uint64_t offset_bytes = offset_elements * formats::dtype_size_bytes(to.dtype);
     if (!formats::is_weight_float(source.dtype)) {
-      files_.write(layout_.place_of(to.name), offset_bytes, bytes);
+      target_.files.write(target_.layout.place_of(to.name), offset_bytes, bytes);
       return;
     }
     const auto n_elements = static_cast<int64_t>(bytes.size() / from_size);
@@ -201,7 +211,7 @@ class UnitStream {
     kernels.cast[quant::float_type_index(source.dtype)][quant::float_type_index(to.dtype)](
         bytes.data(), n_elements, buffer.data(), &report);
     check_cast(block, to, report);
-    files_.write(layout_.place_of(to.name), offset_bytes, buffer);
+    target_.files.write(target_.layout.place_of(to.name), offset_bytes, buffer);
     result.n_near_overflow += report.n_near_overflow;
     result.absmax = std::max(result.absmax, report.absmax);
   }
@@ -218,14 +228,60 @@ class UnitStream {
   void write_scales() const {
     for (size_t i = 0; i < entries_.size(); ++i) {
       for (const OutputModule& output : entries_[i].outputs) {
-        for (const OutputTensor& tensor : output.tensors) {
-          const bool is_scale = tensor.name.ends_with(".weight_scale");
-          if (!is_scale && !tensor.name.ends_with(".weight_offset")) continue;
-          const std::vector<float>& values = is_scale ? scales_[i].scales : scales_[i].offsets;
-          files_.write(layout_.place_of(tensor.name), 0, std::as_bytes(std::span(values)));
+        if (output.rule.scheme == Scheme::kFloat) continue;
+        for (const NamedBytes& tensor : parameter_tensors(i, output)) {
+          target_.files.write(target_.layout.place_of(tensor.name), 0, tensor.bytes);
         }
       }
     }
+  }
+
+  /// The tensors of a quantized linear beside its codes.
+  [[nodiscard]] std::vector<NamedBytes> parameter_tensors(size_t entry_index,
+                                                          const OutputModule& output) const {
+    const LedgerEntry& entry = entries_[entry_index];
+    const EntryScales& scales = scales_[entry_index];
+    std::vector<NamedBytes> tensors;
+    quant::StaticTensors derived;
+    try {
+      if (!scales.code_sums.empty()) {
+        derived = quant::static_tensors(activations_.at(entry_index), scales.scales,
+                                        scales.code_sums, written_bias(entry.module));
+      }
+    } catch (const formats::Error& error) {
+      throw error.with_context("tensor " + entry.source->name);
+    }
+    for (const OutputTensor& tensor : output.tensors) {
+      const std::string_view suffix = std::string_view(tensor.name).substr(tensor.name.rfind('.'));
+      if (suffix == ".weight_scale") {
+        tensors.push_back({tensor.name, encode_floats(scales.scales, tensor.dtype)});
+      } else if (suffix == ".weight_offset") {
+        tensors.push_back({tensor.name, encode_floats(scales.offsets, tensor.dtype)});
+      } else if (suffix == ".input_scale") {
+        tensors.push_back(
+            {tensor.name, encode_floats({&activations_[entry_index].scale, 1}, tensor.dtype)});
+      } else if (suffix == ".input_offset") {
+        tensors.push_back(
+            {tensor.name, encode_floats({&activations_[entry_index].offset, 1}, tensor.dtype)});
+      } else if (suffix == ".deq_scale") {
+        tensors.push_back({tensor.name, encode_deq_scale(derived.deq_scale, tensor.dtype)});
+      } else if (suffix == ".quant_bias") {
+        const auto bytes = std::as_bytes(std::span(derived.quant_bias));
+        tensors.push_back({tensor.name, {bytes.begin(), bytes.end()}});
+      }
+    }
+    return tensors;
+  }
+
+  /// The bias of a module as it is written, widened; empty where it has none.
+  [[nodiscard]] std::vector<float> written_bias(const std::string& module) const {
+    const std::string name = module + ".bias";
+    for (const LedgerEntry& entry : entries_) {
+      if (entry.source->name != name) continue;
+      const formats::StoredTensor& bias = *entry.source;
+      return rounded_floats(bias.bytes, bias.dtype, entry.outputs.front().tensors.front().dtype);
+    }
+    return {};
   }
 
   [[nodiscard]] Json entry_results() const {
@@ -261,14 +317,13 @@ class UnitStream {
   }
 
   std::span<const LedgerEntry> entries_;
-  const OutputLayout& layout_;
-  const OutputFiles& files_;
+  const EntryActivations& activations_;
+  const StreamTarget& target_;
   quant::ThreadTeam& team_;
   std::vector<Block> blocks_;
   std::vector<BlockResult> results_;
   std::vector<EntryScales> scales_;
   std::vector<std::vector<std::byte>> cast_buffers_;
-  DType scale_dtype_;
 };
 
 }  // namespace
@@ -290,10 +345,10 @@ uint64_t stream_buffer_bytes(const Ledger& ledger, int n_threads) {
   return static_cast<uint64_t>(n_threads) * 2 * std::max(kBlockBytes, largest_row) + largest_unit;
 }
 
-Json stream_unit(std::span<const LedgerEntry> entries, const OutputLayout& layout,
-                 const OutputFiles& files, quant::ThreadTeam& team, formats::DType model_dtype,
+Json stream_unit(std::span<const LedgerEntry> entries, const EntryActivations& activations,
+                 const StreamTarget& target, quant::ThreadTeam& team,
                  const std::function<void(uint64_t)>& on_bytes) {
-  return UnitStream(entries, layout, files, team, model_dtype).run(on_bytes);
+  return UnitStream(entries, activations, target, team).run(on_bytes);
 }
 
 }  // namespace llmq::convert

@@ -8,6 +8,34 @@ namespace {
 // One document a type, in the form that --print-recipe shows and --recipe reads.
 constexpr std::string_view kBuiltinRecipes = R"json([
   {
+    "name": "w8a8",
+    "summary": "int8 weights and static int8 activations; any family; lm_head and every down_proj stay float",
+    "keep_float": ["lm_head", "*.mlp.down_proj"],
+    "rules": [{"match": "*", "scheme": "W8A8"}]
+  },
+  {
+    "name": "qwen_w8a8",
+    "summary": "as w8a8, for Qwen",
+    "families": ["qwen2", "qwen3"],
+    "keep_float": ["lm_head", "*.mlp.down_proj"],
+    "rules": [{"match": "*", "scheme": "W8A8"}]
+  },
+  {
+    "name": "qwen2_72b_w8a8",
+    "summary": "as w8a8, for Qwen2-72B and Qwen2.5-72B",
+    "families": ["qwen2"],
+    "keep_float": ["lm_head", "*.mlp.down_proj"],
+    "rules": [{"match": "*", "scheme": "W8A8"}]
+  },
+  {
+    "name": "llama3.1_8b_w8a8",
+    "summary": "as w8a8, for Llama-3.1-8B",
+    "families": ["llama"],
+    "keep_float": ["lm_head", "*.mlp.down_proj"],
+    "rules": [{"match": "*", "scheme": "W8A8"}],
+    "caveat": "the smoothing (anti_method m1) of the original recipe is not applied; activations are rounded as they are"
+  },
+  {
     "name": "w8a16",
     "summary": "int8 weights per output channel, float activations; any family; lm_head stays float",
     "keep_float": ["lm_head"],

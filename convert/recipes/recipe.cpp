@@ -44,8 +44,36 @@ void refuse_unknown_keys(const Json& object, std::initializer_list<std::string_v
   }
 }
 
+bool bool_or(const Json& object, const char* key, bool fallback, const std::string& origin) {
+  const auto it = object.find(key);
+  if (it == object.end()) return fallback;
+  if (!it->is_boolean())
+    throw bad_input(fmt::format("{}: \"{}\" is neither true nor false", origin, key));
+  return it->get<bool>();
+}
+
+struct Bounds {
+  int64_t least;
+  int64_t greatest;
+};
+
+int64_t whole_number_or(const Json& object, const char* key, int64_t fallback, Bounds bounds,
+                        const std::string& origin) {
+  const auto it = object.find(key);
+  if (it == object.end()) return fallback;
+  // A number beyond int64 is stored unsigned, and turns negative in get<int64_t>().
+  const bool is_whole = it->is_number_integer() && it->get<int64_t>() >= bounds.least &&
+                        it->get<int64_t>() <= bounds.greatest;
+  if (!is_whole) {
+    throw bad_input(fmt::format("{}: \"{}\" is not a whole number from {} to {}", origin, key,
+                                bounds.least, bounds.greatest));
+  }
+  return it->get<int64_t>();
+}
+
 RecipeRule parse_rule(const Json& object, const std::string& origin) {
-  refuse_unknown_keys(object, {"match", "scheme", "symmetric", "group_size"}, origin);
+  refuse_unknown_keys(
+      object, {"match", "scheme", "symmetric", "group_size", "activation_symmetric"}, origin);
   RecipeRule rule;
   rule.match = required_text(object, "match", origin);
   try {
@@ -53,17 +81,9 @@ RecipeRule parse_rule(const Json& object, const std::string& origin) {
   } catch (const formats::Error& error) {
     throw error.with_context(origin);
   }
-  if (const auto it = object.find("symmetric"); it != object.end()) {
-    if (!it->is_boolean()) throw bad_input(origin + ": \"symmetric\" is neither true nor false");
-    rule.symmetric = it->get<bool>();
-  }
-  if (const auto it = object.find("group_size"); it != object.end()) {
-    const bool is_whole = it->is_number_integer() && it->get<int64_t>() >= 0;
-    if (!is_whole || it->get<int64_t>() > 65536) {
-      throw bad_input(origin + ": \"group_size\" is not a whole number from 0 to 65536");
-    }
-    rule.group_size = it->get<int64_t>();
-  }
+  rule.symmetric = bool_or(object, "symmetric", true, origin);
+  rule.group_size = whole_number_or(object, "group_size", 0, {0, 65536}, origin);
+  rule.activation_symmetric = bool_or(object, "activation_symmetric", false, origin);
   return rule;
 }
 
@@ -101,6 +121,12 @@ RecipeRule Recipe::rule_for(std::string_view module) const {
   return {"", formats::Scheme::kFloat};
 }
 
+bool Recipe::needs_calibration() const {
+  return std::any_of(rules.begin(), rules.end(), [](const RecipeRule& rule) {
+    return formats::has_tensor(rule.scheme, ".input_scale");
+  });
+}
+
 formats::Scheme Recipe::main_scheme() const {
   formats::Scheme main = formats::Scheme::kFloat;
   for (const RecipeRule& rule : rules) {
@@ -130,7 +156,9 @@ Recipe read_recipe(const std::filesystem::path& path) {
 }
 
 Recipe parse_recipe(const Json& document, const std::string& origin) {
-  refuse_unknown_keys(document, {"name", "summary", "families", "keep_float", "rules", "caveat"},
+  refuse_unknown_keys(document,
+                      {"name", "summary", "families", "keep_float", "rules", "act_method",
+                       "disable_level", "caveat"},
                       origin);
   Recipe recipe;
   recipe.name = required_text(document, "name", origin);
@@ -138,6 +166,9 @@ Recipe parse_recipe(const Json& document, const std::string& origin) {
   recipe.caveat = document.contains("caveat") ? required_text(document, "caveat", origin) : "";
   recipe.families = text_list(document, "families", origin);
   recipe.keep_float = text_list(document, "keep_float", origin);
+  recipe.act_method =
+      static_cast<quant::ActMethod>(whole_number_or(document, "act_method", 1, {1, 3}, origin));
+  recipe.disable_level = whole_number_or(document, "disable_level", 0, {0, 1 << 20}, origin);
   const auto rules = document.find("rules");
   if (rules == document.end() || !rules->is_array())
     throw bad_input(origin + ": \"rules\" is missing or not a list");
@@ -154,11 +185,17 @@ Json recipe_json(const Recipe& recipe) {
                      {"scheme", formats::scheme_row(rule.scheme).tag},
                      {"symmetric", rule.symmetric},
                      {"group_size", rule.group_size}});
+    if (formats::has_tensor(rule.scheme, ".input_scale"))
+      rules.back()["activation_symmetric"] = rule.activation_symmetric;
   }
   Json document = {{"name", recipe.name}, {"summary", recipe.summary}};
   if (!recipe.families.empty()) document["families"] = recipe.families;
   document["keep_float"] = recipe.keep_float;
   document["rules"] = rules;
+  if (recipe.needs_calibration()) {
+    document["act_method"] = static_cast<int>(recipe.act_method);
+    document["disable_level"] = recipe.disable_level;
+  }
   if (!recipe.caveat.empty()) document["caveat"] = recipe.caveat;
   return document;
 }

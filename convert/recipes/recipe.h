@@ -8,6 +8,7 @@
 
 #include "formats/json.h"
 #include "formats/scheme.h"
+#include "quant/observer/range_observer.h"
 
 namespace llmq::convert {
 
@@ -17,6 +18,8 @@ struct RecipeRule {
   formats::Scheme scheme = formats::Scheme::kFloat;
   bool symmetric = true;   ///< weights: offset 0 and codes within ±127, or the full range
   int64_t group_size = 0;  ///< 0: per channel
+  /// Static activations: offset 0, or the full range.
+  bool activation_symmetric = false;
 };
 
 /// A quantization type as data: which linears get which scheme with which parameters. Nothing else
@@ -30,11 +33,19 @@ struct Recipe {
   std::vector<std::string> keep_float;
   /// The first rule that matches a module decides; a module that none matches stays float.
   std::vector<RecipeRule> rules;
+  /// How static activation ranges follow from what calibration saw.
+  quant::ActMethod act_method = quant::ActMethod::kMinMax;
+  /// So many linears stay float beside those of keep_float: those whose inputs have the largest
+  /// max|x| / std on the first samples (vendor's `disable_level` Ln).
+  int64_t disable_level = 0;
   /// What the recipe does not do yet, told to the user; usually empty.
   std::string caveat;
 
   /// The scheme and parameters of a module.
   [[nodiscard]] RecipeRule rule_for(std::string_view module) const;
+
+  /// True when a rule stores activation ranges, which only a calibration can give.
+  [[nodiscard]] bool needs_calibration() const;
 
   /// The main scheme: the one of highest priority among the rules.
   [[nodiscard]] formats::Scheme main_scheme() const;

@@ -9,6 +9,7 @@
 
 #include "formats/error.h"
 #include "formats/float16.h"
+#include "quant/static_w8a8.h"
 
 namespace llmq::runtime {
 namespace {
@@ -69,13 +70,14 @@ void check_executable(const ModelConfig& config, const Description* description)
 
 }  // namespace
 
-WeightLoader::WeightLoader(const Checkpoint& checkpoint, const ModelConfig& config,
-                           const Description* description)
-    : checkpoint_(checkpoint),
-      config_(config),
-      description_(description),
-      architecture_(formats::architecture_of(config)) {
-  check_executable(config, description);
+WeightLoader::WeightLoader(const WeightSource& source, quant::ThreadTeam& team)
+    : checkpoint_(*source.checkpoint),
+      config_(*source.config),
+      description_(source.description),
+      emulation_(emulation_row(source.emulation)),
+      architecture_(formats::architecture_of(*source.config)),
+      team_(team) {
+  check_executable(config_, description_);
 }
 
 LayerWeights WeightLoader::layer(int64_t layer_index) {
@@ -127,8 +129,10 @@ LinearWeights WeightLoader::linear(Role role, int64_t layer_index) {
     linear.group_size = description_->group_size;
   if (can_execute(linear.scheme)) {
     check_shape(tensor, {linear.n_out, linear.n_in});
-    add_scales(module, linear);
-    const std::span<const float> bias = optional_bias(row, module);
+    add_scheme_tensors(module, linear);
+    // Where the sums of codes carry the bias, the float copy beside them is for other readers.
+    const std::span<const float> bias =
+        linear.quant_bias != nullptr ? std::span<const float>{} : optional_bias(row, module);
     linear.bias = bias.empty() ? nullptr : bias.data();
   }
   try {
@@ -139,26 +143,90 @@ LinearWeights WeightLoader::linear(Role role, int64_t layer_index) {
   return linear;
 }
 
-void WeightLoader::add_scales(const std::string& module, LinearWeights& linear) {
-  const formats::LinearExtents extents{linear.n_out, linear.n_in, linear.group_size};
-  for (const formats::TensorRule& rule : formats::scheme_row(linear.scheme).tensors) {
-    const bool is_scale = rule.suffix == ".weight_scale";
-    if (!is_scale && rule.suffix != ".weight_offset") continue;
-    const std::string name = module + std::string(rule.suffix);
-    Shape shape;
-    try {
-      shape = formats::resolve_shape(rule.shape, extents);
-    } catch (const Error& error) {
-      throw error.with_context(name);
-    }
+void WeightLoader::add_scheme_tensors(const std::string& module, LinearWeights& linear) {
+  const auto& rules = formats::scheme_row(linear.scheme).tensors;
+  const bool is_static = std::any_of(rules.begin(), rules.end(),
+                                     [](const auto& rule) { return rule.suffix == ".deq_scale"; });
+  for (const formats::TensorRule& rule : rules) {
+    // deq_scale holds the scale of the weights already, and newer files have no other.
+    if (is_static && rule.suffix.starts_with(".weight_")) continue;
+    add_scheme_tensor(module + std::string(rule.suffix), rule, linear);
+  }
+  if (!is_static || linear.dtype != DType::kI8) return;
+  packed_.push_back(quant::PackedInt8::pack(reinterpret_cast<const int8_t*>(linear.weight.data()),
+                                            linear.n_out, linear.n_in, linear.n_in, team_));
+  converted_size_bytes_ += packed_.back().size_bytes();
+  linear.packed = &packed_.back();
+}
+
+void WeightLoader::add_scheme_tensor(const std::string& name, const formats::TensorRule& rule,
+                                     LinearWeights& linear) {
+  if (rule.suffix == ".weight") return;
+  Shape shape;
+  try {
+    shape = formats::resolve_shape(rule.shape, {linear.n_out, linear.n_in, linear.group_size});
+  } catch (const Error& error) {
+    throw error.with_context(name);
+  }
+  if (rule.suffix == ".weight_scale") {
+    linear.scale = vector(name, shape).data();
+  } else if (rule.suffix == ".weight_offset") {
     const std::span<const float> values = vector(name, shape);
     const bool all_zero = std::all_of(values.begin(), values.end(), [](float v) { return v == 0; });
-    if (is_scale) {
-      linear.scale = values.data();
-    } else if (!all_zero) {
-      linear.offset = values.data();
-    }
+    linear.offset = all_zero ? nullptr : values.data();
+  } else if (rule.suffix == ".input_scale") {
+    set_input_scale(name, vector(name, shape).front(), linear);
+  } else if (rule.suffix == ".input_offset") {
+    linear.activation.offset = vector(name, shape).front();
+  } else if (rule.suffix == ".deq_scale") {
+    linear.deq_scale = deq_scale(name, shape).data();
+  } else if (rule.suffix == ".quant_bias") {
+    linear.quant_bias = integers(name, shape).data();
   }
+}
+
+void WeightLoader::set_input_scale(const std::string& name, float scale,
+                                   LinearWeights& linear) const {
+  linear.activation.scale = scale;
+  linear.activation.by_reciprocal = emulation_.multiplies_by_reciprocal;
+  if (!linear.activation.by_reciprocal) return;
+  const DType dtype = config_.torch_dtype == DType::kBF16 ? DType::kBF16 : DType::kF16;
+  linear.activation.reciprocal = quant::rounded_reciprocal(scale, dtype);
+  if (std::isfinite(linear.activation.reciprocal)) return;
+  throw bad_input(
+      fmt::format("{} is {}, whose reciprocal is infinite in {}, as the engine reads it", name,
+                  scale, formats::torch_dtype_name(dtype)));
+}
+
+std::span<const float> WeightLoader::deq_scale(const std::string& name, const Shape& shape) {
+  const StoredTensor& tensor = checkpoint_.at(name);
+  if (tensor.dtype != DType::kI64) return vector(name, shape);
+  check_shape(tensor, shape);
+  std::vector<float> values(tensor.bytes.size() / sizeof(int64_t));
+  for (size_t i = 0; i < values.size(); ++i) {
+    int64_t bits = 0;
+    std::memcpy(&bits, tensor.bytes.data() + i * sizeof(bits), sizeof(bits));
+    if (!quant::is_widened_deq_scale(bits)) {
+      throw bad_input(
+          fmt::format("{} holds {:#x} at element {}, which is no float32 scale widened to 64 bits",
+                      name, bits, i));
+    }
+    values[i] = quant::narrow_deq_scale(bits);
+  }
+  return keep(name, std::move(values));
+}
+
+std::span<const int32_t> WeightLoader::integers(const std::string& name, const Shape& shape) {
+  const StoredTensor& tensor = checkpoint_.at(name);
+  check_shape(tensor, shape);
+  if (tensor.dtype != DType::kI32) {
+    throw bad_input(
+        fmt::format("{} is stored as {}; it must be I32", name, formats::dtype_name(tensor.dtype)));
+  }
+  std::vector<int32_t> values(tensor.bytes.size() / sizeof(int32_t));
+  std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
+  converted_size_bytes_ += tensor.bytes.size();
+  return integer_vectors_.emplace_back(std::move(values));
 }
 
 NormWeights WeightLoader::norm(Role role, int64_t layer_index) {
@@ -182,7 +250,10 @@ std::span<const float> WeightLoader::vector(const std::string& name, const Shape
     throw bad_input(fmt::format("{} is stored as {}; it must be F32, F16 or BF16", name,
                                 formats::dtype_name(tensor.dtype)));
   }
-  std::vector<float> values = to_float(tensor);
+  return keep(name, to_float(tensor));
+}
+
+std::span<const float> WeightLoader::keep(const std::string& name, std::vector<float> values) {
   const auto wrong =
       std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
   if (wrong != values.end()) {

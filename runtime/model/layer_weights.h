@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <string>
 #include <vector>
@@ -9,6 +10,8 @@
 #include "formats/checkpoint.h"
 #include "formats/description.h"
 #include "formats/model_config.h"
+#include "quant/kernels/thread_team.h"
+#include "runtime/model/emulation.h"
 #include "runtime/model/linear.h"
 
 namespace llmq::runtime {
@@ -43,17 +46,26 @@ struct OuterWeights {
   LinearWeights head;       ///< [vocab, hidden]; the embedding's matrix where it is tied
 };
 
+/// Where a WeightLoader takes weights from. Everything pointed to must outlive the loader's views.
+struct WeightSource {
+  const formats::Checkpoint* checkpoint = nullptr;
+  const formats::ModelConfig* config = nullptr;
+  /// Null for a folder without a description file, whose weights are all float then.
+  const formats::Description* description = nullptr;
+  /// Arithmetic of linears with quantized activations.
+  Emulation emulation = Emulation::kSpec;
+};
+
 /// Makes views of a checkpoint's tensors by the architecture and scheme tables. Large matrices stay
-/// where the file is mapped; norms, biases, scales and offsets are converted to float32 once and
-/// live as long as this object. Not thread-safe.
+/// where the file is mapped, except those that a kernel reads in an order of its own: they are
+/// packed once. Norms, biases, scales and offsets are converted to float32 once. Both live as long
+/// as this object. Not thread-safe.
 class WeightLoader {
  public:
-  /// All three must outlive the views. `description` is null for a folder without a description
-  /// file, whose weights are all float then. Throws Error{kBadInput} for an architecture that is
-  /// unknown or cannot be executed (experts, an activation other than SiLU), and for a description
-  /// with a quantized KV cache or attention.
-  WeightLoader(const formats::Checkpoint& checkpoint, const formats::ModelConfig& config,
-               const formats::Description* description);
+  /// Throws Error{kBadInput} for an architecture that is unknown or cannot be executed (experts, an
+  /// activation other than SiLU), and for a description with a quantized KV cache or attention.
+  /// Packing is divided over `team`, which must outlive the loader.
+  WeightLoader(const WeightSource& source, quant::ThreadTeam& team);
 
   /// Throws Error{kBadInput} naming the tensor that is missing, has another shape or dtype than the
   /// tables say, contradicts the description, or holds a scale that is not finite.
@@ -65,24 +77,34 @@ class WeightLoader {
   /// layer().
   [[nodiscard]] OuterWeights outer();
 
-  /// Bytes of the float32 copies made so far.
+  /// Bytes of the float32 and packed copies made so far.
   [[nodiscard]] uint64_t converted_size_bytes() const { return converted_size_bytes_; }
 
  private:
   [[nodiscard]] bool has_module(formats::Role role, int64_t layer_index) const;
   LinearWeights linear(formats::Role role, int64_t layer_index);
-  void add_scales(const std::string& module, LinearWeights& linear);
+  void add_scheme_tensor(const std::string& name, const formats::TensorRule& rule,
+                         LinearWeights& linear);
+  void add_scheme_tensors(const std::string& module, LinearWeights& linear);
+  void set_input_scale(const std::string& name, float scale, LinearWeights& linear) const;
   NormWeights norm(formats::Role role, int64_t layer_index);
   std::span<const float> head_norm(formats::Role role, int64_t layer_index);
   std::span<const float> vector(const std::string& name, const formats::Shape& shape);
   std::span<const float> optional_bias(const formats::ModuleRow& row, const std::string& module);
+  std::span<const float> deq_scale(const std::string& name, const formats::Shape& shape);
+  std::span<const int32_t> integers(const std::string& name, const formats::Shape& shape);
+  std::span<const float> keep(const std::string& name, std::vector<float> values);
   [[nodiscard]] formats::Scheme scheme_of(const formats::StoredTensor& tensor) const;
 
   const formats::Checkpoint& checkpoint_;
   const formats::ModelConfig& config_;
   const formats::Description* description_;
+  const EmulationRow& emulation_;
   const formats::Architecture& architecture_;
+  quant::ThreadTeam& team_;
   std::vector<std::vector<float>> vectors_;
+  std::vector<std::vector<int32_t>> integer_vectors_;
+  std::deque<quant::PackedInt8> packed_;
   uint64_t converted_size_bytes_ = 0;
 };
 

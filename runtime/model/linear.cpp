@@ -4,12 +4,15 @@
 
 #include <array>
 #include <cstring>
+#include <string_view>
+#include <vector>
 
 #include "formats/error.h"
 #include "formats/float16.h"
 #include "quant/kernels/gemm_f16/gemm_f16.h"
 #include "quant/kernels/gemm_f32/gemm_f32.h"
 #include "quant/kernels/gemm_w8a16/gemm_w8a16.h"
+#include "quant/kernels/gemm_w8a8/gemm_w8a8.h"
 
 namespace llmq::runtime {
 namespace {
@@ -24,7 +27,8 @@ using quant::ThreadTeam;
 struct SchemeKernels {
   Scheme scheme;
   bool (*accepts)(DType dtype);
-  bool needs_scale;
+  /// The first part that a view lacks; empty when it is complete.
+  std::string_view (*missing)(const LinearWeights&);
   void (*apply)(const LinearWeights&, const ConstMatrixF32&, const MatrixF32&, ThreadTeam&);
   void (*widen)(const LinearWeights&, int64_t row, std::span<float> out);
 };
@@ -89,14 +93,55 @@ void widen_w8a16(const LinearWeights& linear, int64_t row, std::span<float> out)
   }
 }
 
+void apply_w8a8(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
+                ThreadTeam& team) {
+  // Kept per thread that runs a model, so that a token needs no allocation.
+  static thread_local std::vector<int8_t> codes;
+  const auto size = static_cast<size_t>(x.n_rows * linear.n_in);
+  if (codes.size() < size) codes.resize(size);
+  quant::quantize_rows(x, linear.activation, codes.data(), linear.n_in, team);
+  quant::gemm_w8a8({.x = codes.data(),
+                    .m = x.n_rows,
+                    .x_stride = linear.n_in,
+                    .weights = linear.packed,
+                    .quant_bias = linear.quant_bias,
+                    .deq_scale = linear.deq_scale,
+                    .y = y},
+                   team);
+}
+
+/// deq_scale is input_scale · weight_scale, and files need not hold the latter.
+void widen_w8a8(const LinearWeights& linear, int64_t row, std::span<float> out) {
+  const auto* codes = reinterpret_cast<const int8_t*>(linear.weight.data()) + row * linear.n_in;
+  const float scale = linear.deq_scale[row] / linear.activation.scale;
+  for (int64_t i = 0; i < linear.n_in; ++i)
+    out[static_cast<size_t>(i)] = static_cast<float>(codes[i]) * scale;
+}
+
 bool is_int8(DType dtype) {
   return dtype == DType::kI8;
 }
 
+std::string_view nothing_missing(const LinearWeights& /*linear*/) {
+  return {};
+}
+
+std::string_view missing_of_weight_only(const LinearWeights& linear) {
+  return linear.scale == nullptr ? "weight_scale" : "";
+}
+
+std::string_view missing_of_static(const LinearWeights& linear) {
+  if (linear.packed == nullptr) return "packed weight";
+  if (linear.quant_bias == nullptr) return "quant_bias";
+  if (linear.deq_scale == nullptr) return "deq_scale";
+  return linear.activation.scale > 0 ? "" : "input_scale above zero";
+}
+
 /// A scheme that can be executed is one row here.
-constexpr std::array<SchemeKernels, 2> kSchemeKernels{{
-    {Scheme::kFloat, formats::is_weight_float, false, apply_float, widen_float},
-    {Scheme::kW8A16, is_int8, true, apply_w8a16, widen_w8a16},
+constexpr std::array<SchemeKernels, 3> kSchemeKernels{{
+    {Scheme::kFloat, formats::is_weight_float, nothing_missing, apply_float, widen_float},
+    {Scheme::kW8A16, is_int8, missing_of_weight_only, apply_w8a16, widen_w8a16},
+    {Scheme::kW8A8, is_int8, missing_of_static, apply_w8a8, widen_w8a8},
 }};
 
 const SchemeKernels* find_kernels(Scheme scheme) {
@@ -134,8 +179,8 @@ void check_linear(const LinearWeights& linear) {
                                          linear.weight.size(), linear.n_out, linear.n_in,
                                          formats::dtype_name(linear.dtype), size_bytes));
   }
-  if (kernels->needs_scale && linear.scale == nullptr) {
-    throw formats::bad_input(fmt::format("has no weight_scale, which scheme {} needs", tag));
+  if (const std::string_view missing = kernels->missing(linear); !missing.empty()) {
+    throw formats::bad_input(fmt::format("has no {}, which scheme {} needs", missing, tag));
   }
   if (linear.group_size < 0 || (linear.group_size > 0 && linear.n_in % linear.group_size != 0)) {
     throw formats::bad_input(

@@ -7,6 +7,8 @@
 #include "formats/dtype.h"
 #include "formats/scheme.h"
 #include "quant/kernels/gemm_f32/matrix_f32.h"
+#include "quant/kernels/gemm_w8a8/packed_int8.h"
+#include "quant/kernels/gemm_w8a8/quantize_rows.h"
 #include "quant/kernels/thread_team.h"
 
 namespace llmq::runtime {
@@ -15,7 +17,7 @@ namespace llmq::runtime {
 /// checkpoint, or the pipeline in the middle of quantizing a layer).
 struct LinearWeights {
   formats::Scheme scheme = formats::Scheme::kFloat;
-  /// Of the stored weight: F32, BF16 or F16 for kFloat, I8 for kW8A16.
+  /// Of the stored weight: F32, BF16 or F16 for kFloat, I8 for kW8A16 and kW8A8.
   formats::DType dtype = formats::DType::kF32;
   /// [n_out, n_in] row-major in `dtype`, at any alignment.
   std::span<const std::byte> weight;
@@ -27,8 +29,14 @@ struct LinearWeights {
   const float* scale = nullptr;
   /// As scale; null for zeros.
   const float* offset = nullptr;
-  /// float32 [n_out], or null for none.
+  /// float32 [n_out], or null for none. kW8A8: always null, quant_bias carries it.
   const float* bias = nullptr;
+
+  // kW8A8 only: y = (codes(x) · Wᵀ + quant_bias) · deq_scale.
+  const quant::PackedInt8* packed = nullptr;  ///< the weight, [n_out, n_in], as the kernel reads it
+  quant::ActivationRule activation;           ///< how x becomes codes
+  const int32_t* quant_bias = nullptr;        ///< [n_out]
+  const float* deq_scale = nullptr;           ///< float32 [n_out]
 
   [[nodiscard]] bool empty() const { return weight.data() == nullptr; }
 };
@@ -40,7 +48,8 @@ bool can_execute(formats::Scheme scheme);
 /// Throws Error{kBadInput} saying what does not fit (the caller adds the tensor's name).
 void check_linear(const LinearWeights& linear);
 
-/// y = x · Wᵀ + bias with float32 activations and accumulation. x [m, n_in]; y [m, n_out] is
+/// y = x · Wᵀ + bias with float32 activations and accumulation, or with int8 activations and int32
+/// accumulation where the scheme says so. x [m, n_in]; y [m, n_out] is
 /// overwritten and may not overlap x. The bits of y do not depend on threads, instruction set or on
 /// how rows are divided over calls. Throws Error{kInternal} where shapes do not fit.
 void apply_linear(const LinearWeights& linear, const quant::ConstMatrixF32& x,

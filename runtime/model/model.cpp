@@ -54,8 +54,8 @@ struct Model::State {
         generation(read_generation_config(folder, config)),
         description(read_description_of(folder)),
         checkpoint(formats::Checkpoint::open(folder)),
-        loader(checkpoint, config, description.get()),
         team(thread_count(model_options)),
+        loader({&checkpoint, &config, description.get(), options.emulation}, team),
         runner(config, team) {
     kv_layout = {.n_layers = config.n_layers,
                  .n_kv_heads = config.n_kv_heads,
@@ -73,11 +73,11 @@ struct Model::State {
   GenerationConfig generation;
   std::unique_ptr<Description> description;
   formats::Checkpoint checkpoint;
+  quant::ThreadTeam team;
   WeightLoader loader;
   KvLayout kv_layout;
   OuterWeights outer;
   std::vector<LayerWeights> layers;
-  quant::ThreadTeam team;
   DecoderRunner runner;
 
   // Of the piece that is being run.

@@ -12,6 +12,7 @@
 #include "quant/kernels/gemm_f32/matrix_f32.h"
 #include "quant/kernels/thread_team.h"
 #include "runtime/attention/kv_cache.h"
+#include "runtime/model/emulation.h"
 #include "runtime/model/generation_config.h"
 #include "runtime/model/layer_weights.h"
 
@@ -26,6 +27,8 @@ struct ModelOptions {
   int64_t prefill_chunk = 512;
   /// Permits positions beyond max_positions(config).
   bool allow_extrapolation = false;
+  /// Whose arithmetic linears with quantized activations are run with.
+  Emulation emulation = Emulation::kSpec;
 };
 
 /// One text: what has been fed so far, as keys and values. Owns its memory; made by

@@ -191,7 +191,8 @@ TEST(ModelLoading, large_matrices_stay_in_the_mapped_file) {
   const std::filesystem::path folder = testing::golden_root() / "qwen2-untied";
   const formats::ModelConfig config = formats::read_model_config(folder);
   const formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
-  WeightLoader loader(checkpoint, config, nullptr);
+  quant::ThreadTeam team(1);
+  WeightLoader loader({&checkpoint, &config, nullptr}, team);
   const LayerWeights layer = loader.layer(1);
   const OuterWeights outer = loader.outer();
   EXPECT_EQ(layer.q.weight.data(), checkpoint.at(kQ).bytes.data());

@@ -1,0 +1,253 @@
+#include "convert/calibration/activation_ranges.h"
+
+#include <fmt/format.h>
+#include <zlib.h>
+
+#include <algorithm>
+
+#include "convert/interrupt.h"
+#include "formats/error.h"
+#include "runtime/attention/rope.h"
+
+namespace llmq::convert {
+namespace {
+
+using formats::FusedGroup;
+using formats::Json;
+using quant::ActMethod;
+
+/// Samples that disable_level looks at, as the vendor's tool does.
+constexpr size_t kFirstSamples = 5;
+
+/// The rule of an entry whose activations are quantized statically, or null.
+const RecipeRule* static_rule(const LedgerEntry& entry) {
+  for (const OutputModule& output : entry.outputs) {
+    if (formats::has_tensor(output.rule.scheme, ".input_scale")) return &output.rule;
+  }
+  return nullptr;
+}
+
+GroupKey key_of(const LedgerEntry& entry) {
+  return {entry.layer, entry.group};
+}
+
+/// Histograms cost time and memory, and only these methods look at them.
+bool needs_histogram(const Recipe& recipe) {
+  return recipe.act_method != ActMethod::kMinMax;
+}
+
+std::string path_or(const std::filesystem::path& path, std::string_view fallback) {
+  return path.empty() ? std::string(fallback) : path.string();
+}
+
+void check_loaded(const CalibrationStatistics& statistics, const Recipe& recipe,
+                  const std::string& file) {
+  const bool lacks_histogram =
+      needs_histogram(recipe) &&
+      std::any_of(statistics.groups.begin(), statistics.groups.end(),
+                  [](const auto& group) { return !group.second.histogram.has_value(); });
+  if (lacks_histogram) {
+    throw formats::usage_error(fmt::format(
+        "{}: holds no histograms, which act_method {} needs; calibrate again with "
+        "-act_method {} --save-stats",
+        file, static_cast<int>(recipe.act_method), static_cast<int>(recipe.act_method)));
+  }
+  if (recipe.disable_level > 0 && statistics.first_samples.empty()) {
+    throw formats::usage_error(
+        fmt::format("{}: was saved without -disable_level, which needs the spread of the first "
+                    "samples; calibrate again with -disable_level L{} --save-stats",
+                    file, recipe.disable_level));
+  }
+}
+
+void set_model(const formats::ModelConfig& config, CalibrationStatistics& statistics) {
+  statistics.model_type = config.model_type;
+  statistics.n_layers = config.n_layers;
+  statistics.hidden_size = config.hidden_size;
+  statistics.intermediate_size = config.intermediate_size;
+}
+
+/// Progress of a run over all layers, and the place where a signal ends it.
+std::function<void(int64_t)> show_progress(Console& console, std::string_view what,
+                                           int64_t n_total) {
+  return [&console, what, n_total, n_done = int64_t{0}](int64_t n_tokens) mutable {
+    throw_if_interrupted();
+    n_done += n_tokens;
+    console.progress(what, static_cast<uint64_t>(n_done), static_cast<uint64_t>(n_total));
+  };
+}
+
+runtime::WeightSource float_source(const FolderPlan& plan) {
+  return {&plan.source, &plan.config, nullptr};
+}
+
+}  // namespace
+
+Json CalibrationInput::fingerprint() const {
+  uLong checksum = crc32(0, nullptr, 0);
+  for (const std::vector<int32_t>& window : windows) {
+    checksum = crc32_z(checksum, reinterpret_cast<const Bytef*>(window.data()),
+                       window.size() * sizeof(int32_t));
+  }
+  Json ranges = Json::array();
+  if (is_loaded) {
+    for (const auto& [key, group] : statistics.groups)
+      ranges.push_back({key.layer, static_cast<int>(key.group), group.min, group.max, group.n});
+  }
+  return {{"texts", statistics.texts},
+          {"samples", statistics.n_samples},
+          {"tokens", statistics.n_tokens},
+          {"checksum", checksum},
+          {"loaded", ranges}};
+}
+
+Json CalibrationInput::report() const {
+  return {{"texts", statistics.texts},
+          {"samples", statistics.n_samples},
+          {"tokens", statistics.n_tokens},
+          {"from_statistics", is_loaded}};
+}
+
+CalibrationInput open_calibration(const FolderJob& job, const FolderPlan& plan, Console& console) {
+  CalibrationInput input;
+  if (!job.calibration.load_statistics.empty()) {
+    input.is_loaded = true;
+    input.statistics = read_statistics(job.calibration.load_statistics, plan.config);
+    check_loaded(input.statistics, plan.recipe, job.calibration.load_statistics.string());
+    console.info(fmt::format("activation ranges from {} ({}, {} samples)",
+                             job.calibration.load_statistics.string(), input.statistics.texts,
+                             input.statistics.n_samples));
+    return input;
+  }
+  const CalibrationTexts texts =
+      job.calibration.texts.empty()
+          ? builtin_calibration()
+          : read_calibration_file(job.calibration.texts, job.calibration.options.n_samples);
+  input.windows = calibration_windows(texts, runtime::Tokenizer::load(job.source),
+                                      runtime::max_positions(plan.config), job.calibration.options);
+  input.statistics.texts = texts.name;
+  input.statistics.n_samples = static_cast<int64_t>(input.windows.size());
+  for (const std::vector<int32_t>& window : input.windows)
+    input.statistics.n_tokens += static_cast<int64_t>(window.size());
+  set_model(plan.config, input.statistics);
+  console.info(fmt::format("calibrating on {}: {} samples, {} tokens",
+                           path_or(job.calibration.texts, texts.name + " (built in)"),
+                           input.statistics.n_samples, input.statistics.n_tokens));
+  return input;
+}
+
+void keep_widest_float(CalibrationInput& calibration, const FolderPlan& plan,
+                       quant::ThreadTeam& team, Console& console, Recipe& recipe) {
+  CalibrationStatistics& statistics = calibration.statistics;
+  if (!calibration.is_loaded) {
+    std::vector<std::vector<int32_t>> first(
+        calibration.windows.begin(),
+        calibration.windows.begin() +
+            static_cast<std::ptrdiff_t>(std::min(kFirstSamples, calibration.windows.size())));
+    int64_t n_tokens = 0;
+    for (const std::vector<int32_t>& window : first)
+      n_tokens += static_cast<int64_t>(window.size());
+    runtime::Calibrator calibrator(
+        float_source(plan), std::move(first),
+        {.with_histogram = false,
+         .on_tokens =
+             show_progress(console, "choosing layers", n_tokens * (plan.config.n_layers + 1))},
+        team);
+    for (int64_t layer = 0; layer < plan.config.n_layers; ++layer) {
+      for (const auto& [group, seen] : calibrator.advance())
+        statistics.first_samples[{layer, group}] = seen.max_over_std();
+    }
+    for (const auto& [group, seen] : calibrator.head())
+      statistics.first_samples[{-1, group}] = seen.max_over_std();
+    console.end_progress();
+  }
+  struct Candidate {
+    double spread;
+    std::string module;
+  };
+  std::vector<Candidate> candidates;
+  for (const LedgerEntry& entry : plan.ledger.entries) {
+    const auto spread = statistics.first_samples.find(key_of(entry));
+    if (static_rule(entry) != nullptr && spread != statistics.first_samples.end())
+      candidates.push_back({spread->second, entry.module});
+  }
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.spread > b.spread; });
+  candidates.resize(std::min(candidates.size(), static_cast<size_t>(recipe.disable_level)));
+  for (const Candidate& candidate : candidates) {
+    console.info(fmt::format("{} stays float: max|x|/std of its inputs is {:.1f}", candidate.module,
+                             candidate.spread));
+    recipe.keep_float.push_back(candidate.module);
+  }
+}
+
+ActivationRanges::ActivationRanges(CalibrationInput& calibration, const FolderPlan& plan,
+                                   quant::ThreadTeam& team, Console& console)
+    : calibration_(calibration), plan_(plan), team_(team), console_(console) {}
+
+void ActivationRanges::reach(const GroupKey& key) {
+  auto& groups = calibration_.statistics.groups;
+  if (calibration_.is_loaded) return;
+  if (calibrator_ == nullptr) {
+    const int64_t n_total = calibration_.statistics.n_tokens * plan_.config.n_layers;
+    calibrator_ = std::make_unique<runtime::Calibrator>(
+        float_source(plan_), calibration_.windows,
+        runtime::CalibratorOptions{needs_histogram(plan_.recipe),
+                                   show_progress(console_, "calibrating", n_total)},
+        team_);
+  }
+  const int64_t last = key.layer < 0 ? plan_.config.n_layers - 1 : key.layer;
+  while (calibrator_->next_layer() <= last) {
+    const int64_t layer = calibrator_->next_layer();
+    for (auto& [group, seen] : calibrator_->advance()) groups[{layer, group}] = std::move(seen);
+  }
+  if (key.layer >= 0 || groups.contains(key)) return;
+  for (auto& [group, seen] : calibrator_->head()) groups[{-1, group}] = std::move(seen);
+}
+
+const quant::RangeStatistics& ActivationRanges::statistics_of(const LedgerEntry& entry) {
+  const GroupKey key = key_of(entry);
+  reach(key);
+  const auto found = calibration_.statistics.groups.find(key);
+  if (found != calibration_.statistics.groups.end()) return found->second;
+  throw formats::bad_input(fmt::format(
+      "the statistics hold nothing about the inputs of {}; calibrate again", entry.module));
+}
+
+EntryActivations ActivationRanges::activations_of(std::span<const LedgerEntry> entries) {
+  last_.assign(entries.size(), {});
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const RecipeRule* rule = static_rule(entries[i]);
+    if (rule == nullptr) continue;
+    try {
+      const quant::RangeStatistics& seen = statistics_of(entries[i]);
+      auto& ranges = calibration_.statistics.ranges;
+      auto range = ranges.find(key_of(entries[i]));
+      if (range == ranges.end()) {
+        range = ranges
+                    .emplace(key_of(entries[i]), quant::choose_range(seen, plan_.recipe.act_method,
+                                                                     rule->activation_symmetric))
+                    .first;
+      }
+      last_[i] = quant::activation_params(range->second, rule->activation_symmetric,
+                                          plan_.ledger.model_dtype);
+    } catch (const formats::Error& error) {
+      throw error.with_context(entries[i].module);
+    }
+  }
+  return last_;
+}
+
+void ActivationRanges::add_to_results(std::span<const LedgerEntry> entries, Json& results) const {
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (static_rule(entries[i]) == nullptr) continue;
+    const quant::ActivationRange& range = calibration_.statistics.ranges.at(key_of(entries[i]));
+    results[i]["input_min"] = range.min;
+    results[i]["input_max"] = range.max;
+    results[i]["act_method"] = static_cast<int>(range.chosen);
+    results[i]["input_scale"] = last_.at(i).scale;
+    results[i]["input_offset"] = last_.at(i).offset;
+  }
+}
+
+}  // namespace llmq::convert

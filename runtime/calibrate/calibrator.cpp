@@ -1,0 +1,159 @@
+#include "runtime/calibrate/calibrator.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "formats/error.h"
+
+namespace llmq::runtime {
+namespace {
+
+using formats::FusedGroup;
+using quant::ConstMatrixF32;
+using quant::MatrixF32;
+
+ConstMatrixF32 readable(const MatrixF32& m) {
+  return {m.data, m.n_rows, m.n_cols, m.row_stride};
+}
+
+/// The observers of one layer's groups; each comes into being with the first activations.
+class GroupObservers {
+ public:
+  GroupObservers(int64_t layer, bool with_histogram, quant::ThreadTeam& team)
+      : layer_(layer), with_histogram_(with_histogram), team_(team) {}
+
+  void observe(FusedGroup group, const ConstMatrixF32& x) {
+    try {
+      observers_.try_emplace(group, with_histogram_).first->second.observe(x, team_);
+    } catch (const formats::Error& error) {
+      throw error.with_context(fmt::format("calibration, layer {}, input of {}", layer_,
+                                           formats::fused_group_name(group)));
+    }
+  }
+
+  [[nodiscard]] GroupStatistics statistics() const {
+    GroupStatistics result;
+    for (const auto& [group, observer] : observers_) result.emplace(group, observer.statistics());
+    return result;
+  }
+
+ private:
+  int64_t layer_;
+  bool with_histogram_;
+  quant::ThreadTeam& team_;
+  std::map<FusedGroup, quant::RangeObserver> observers_;
+};
+
+/// A cache of one layer, as each is used for one layer only.
+KvCache layer_cache(const formats::ModelConfig& config) {
+  return KvCache(
+      KvLayout{.n_layers = 1, .n_kv_heads = config.n_kv_heads, .head_dim = config.head_dim});
+}
+
+}  // namespace
+
+Calibrator::Calibrator(const WeightSource& source, std::vector<std::vector<int32_t>> samples,
+                       CalibratorOptions options, quant::ThreadTeam& team)
+    : config_(*source.config),
+      samples_(std::move(samples)),
+      options_(std::move(options)),
+      team_(team),
+      loader_(source, team),
+      outer_(loader_.outer()),
+      runner_(*source.config, team) {
+  sample_begins_.push_back(0);
+  for (const std::vector<int32_t>& sample : samples_) {
+    sample_begins_.push_back(sample_begins_.back() + static_cast<int64_t>(sample.size()));
+    caches_.push_back(layer_cache(config_));
+  }
+  embed();
+}
+
+void Calibrator::embed() {
+  const int64_t n_hidden = config_.hidden_size;
+  hidden_.resize(static_cast<size_t>(sample_begins_.back() * n_hidden));
+  float* row = hidden_.data();
+  for (const std::vector<int32_t>& sample : samples_) {
+    for (const int32_t id : sample) {
+      if (id < 0 || id >= config_.vocab_size) {
+        throw formats::bad_input(fmt::format(
+            "calibration: token id {} is outside the model's vocabulary of {}; the tokenizer does "
+            "not belong to this model",
+            id, config_.vocab_size));
+      }
+      widen_row(outer_.embedding, id, {row, static_cast<size_t>(n_hidden)});
+      row += n_hidden;
+    }
+  }
+}
+
+MatrixF32 Calibrator::rows(int64_t first_row, int64_t n_rows) {
+  const int64_t n_hidden = config_.hidden_size;
+  return {hidden_.data() + first_row * n_hidden, n_rows, n_hidden, n_hidden};
+}
+
+template <typename Run>
+void Calibrator::for_each_batch(const Run& run) {
+  const int64_t n_tokens = sample_begins_.back();
+  for (int64_t first = 0; first < n_tokens; first += kRowsPerBatch) {
+    const int64_t n_rows = std::min(kRowsPerBatch, n_tokens - first);
+    run(first, n_rows);
+    if (options_.on_tokens) options_.on_tokens(n_rows);
+  }
+}
+
+void Calibrator::set_segments(int64_t first_row, int64_t n_rows) {
+  segments_.clear();
+  const auto after = std::upper_bound(sample_begins_.begin(), sample_begins_.end(), first_row);
+  auto sample = static_cast<size_t>(after - sample_begins_.begin()) - 1;
+  for (int64_t row = first_row; row < first_row + n_rows; ++sample) {
+    const int64_t end = std::min(first_row + n_rows, sample_begins_[sample + 1]);
+    if (end > row) {
+      segments_.push_back(
+          {&caches_[sample], row - first_row, end - row, row - sample_begins_[sample]});
+    }
+    row = std::max(row, end);
+  }
+}
+
+GroupStatistics Calibrator::advance() {
+  if (next_layer_ >= config_.n_layers) {
+    throw formats::Error(formats::ErrorCode::kInternal, "calibration ran past the last layer");
+  }
+  const LayerWeights weights = loader_.layer(next_layer_);
+  GroupObservers observers(next_layer_, options_.with_histogram, team_);
+  const auto observe = [&](FusedGroup group, const ConstMatrixF32& x) {
+    observers.observe(group, x);
+  };
+  for_each_batch([&](int64_t first_row, int64_t n_rows) {
+    set_segments(first_row, n_rows);
+    runner_.begin(segments_);
+    runner_.run_layer(weights, {next_layer_, 0}, rows(first_row, n_rows), observe);
+    for (const BatchSegment& segment : segments_) segment.cache->advance(segment.n_rows);
+    // The last segment may go on in the next batch; those before it are done.
+    for (size_t i = 0; i + 1 < segments_.size(); ++i) segments_[i].cache->truncate(0);
+  });
+  for (KvCache& cache : caches_) cache.truncate(0);
+  ++next_layer_;
+  return observers.statistics();
+}
+
+GroupStatistics Calibrator::head() {
+  if (next_layer_ < config_.n_layers) {
+    throw formats::Error(formats::ErrorCode::kInternal, "the head comes after the last layer");
+  }
+  GroupObservers observers(next_layer_, options_.with_histogram, team_);
+  std::vector<float> normed;
+  for_each_batch([&](int64_t first_row, int64_t n_rows) {
+    const MatrixF32 hidden = rows(first_row, n_rows);
+    normed.resize(static_cast<size_t>(n_rows * config_.hidden_size));
+    const MatrixF32 out{normed.data(), n_rows, config_.hidden_size, config_.hidden_size};
+    rms_norm(outer_.final_norm, config_.rms_norm_eps, readable(hidden), out, team_);
+    observers.observe(FusedGroup::kHead, readable(out));
+  });
+  return observers.statistics();
+}
+
+}  // namespace llmq::runtime
