@@ -273,8 +273,12 @@ std::vector<std::vector<int32_t>> calibration_windows(const CalibrationTexts& te
     const auto n_missing = static_cast<size_t>(n_wanted) - windows.size();
     if (n_missing == 0) break;
     try {
-      auto of_text = texts.is_plain_text ? windows_of_text(text, tokenizer, length, n_missing)
-                                         : std::vector{first_window(text, tokenizer, length)};
+      std::vector<std::vector<int32_t>> of_text;
+      if (texts.is_plain_text) {
+        of_text = windows_of_text(text, tokenizer, length, n_missing);
+      } else {
+        of_text.push_back(first_window(text, tokenizer, length));
+      }
       for (auto& window : of_text) {
         if (window.size() >= 2) windows.push_back(std::move(window));
       }
