@@ -119,10 +119,9 @@ CalibrationInput open_calibration(const FolderJob& job, const FolderPlan& plan, 
                              input.statistics.n_samples));
     return input;
   }
-  const CalibrationTexts texts =
-      job.calibration.texts.empty()
-          ? builtin_calibration()
-          : read_calibration_file(job.calibration.texts, job.calibration.options.n_samples);
+  const CalibrationTexts texts = job.calibration.texts.empty()
+                                     ? builtin_calibration()
+                                     : read_calibration_file(job.calibration.texts);
   input.windows = calibration_windows(texts, runtime::Tokenizer::load(job.source),
                                       runtime::max_positions(plan.config), job.calibration.options);
   input.statistics.texts = texts.name;
