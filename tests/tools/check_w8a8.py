@@ -60,6 +60,7 @@ GROUPS = {
 N_CANDIDATES = 4
 AUTO_RATIO = 50.0  # act_method 3: the histogram up to this max|x| / std, min-max above
 GroupKey = Tuple[int, str]  # (layer, group); the head's layer is -1
+Ranges = Dict[GroupKey, Optional[Tuple[float, float]]]  # None: all linears of the group are float
 
 
 # ---- formulas -----------------------------------------------------------------------------------
@@ -140,8 +141,9 @@ def group_key(weight: str) -> Optional[GroupKey]:
 
 
 def check_group(entry: Dict, act_method: Optional[int]) -> List[str]:
-    """What one group's statistics and its range owe each other."""
-    name, chosen = f"statistics: layer {entry['layer']}, {entry['group']}", entry["range"]
+    """What one group's statistics and its range (if it has one) owe each other."""
+    name = f"statistics: layer {entry['layer']}, {entry['group']}"
+    chosen = entry.get("range", {"act_method": 1, "min": entry["min"], "max": entry["max"]})
     numbers = [entry["min"], entry["max"], chosen["min"], chosen["max"]]
     if any(not np.isfinite(v) or float(np.float32(v)) != v for v in numbers):
         return [f"{name}: min and max must be finite float32 values, are {numbers}"]
@@ -163,26 +165,28 @@ def check_group(entry: Dict, act_method: Optional[int]) -> List[str]:
         largest = max(abs(entry["min"]), abs(entry["max"]))
         if abs(largest - AUTO_RATIO * entry["std"]) > 1e-5 * largest:  # not too close to tell
             act_method = 2 if largest <= AUTO_RATIO * entry["std"] else 1
-    if act_method in (1, 2) and chosen["act_method"] != act_method:
+    if "range" in entry and act_method in (1, 2) and chosen["act_method"] != act_method:
         return [f"{name}: act_method is {chosen['act_method']}, expected {act_method}"]
     return []
 
 
 def read_statistics(
     path: pathlib.Path, act_method: Optional[int]
-) -> Tuple[Dict[GroupKey, Tuple[float, float]], List[str]]:
+) -> Tuple[Ranges, List[str]]:
     """(layer, group) -> range of the activations, and what is wrong with the file."""
     document = json.loads(path.read_text())
     if document.get("format") != STATISTICS_FORMAT:
         found = document.get("format")
         return {}, [f"statistics: format is {found!r}, expected {STATISTICS_FORMAT!r}"]
-    ranges: Dict[GroupKey, Tuple[float, float]] = {}
+    ranges: Ranges = {}
     wrong = []
     for entry in document["groups"]:
         key = entry["layer"], entry["group"]
         if key in ranges:
             wrong.append(f"statistics: layer {key[0]}, {key[1]} is there twice")
-        ranges[key] = entry["range"]["min"], entry["range"]["max"]
+        ranges[key] = None
+        if "range" in entry:
+            ranges[key] = entry["range"]["min"], entry["range"]["max"]
         wrong += check_group(entry, act_method)
     return ranges, wrong
 
@@ -231,14 +235,14 @@ def check_linear(
     source: Checkpoint,
     quantized: Checkpoint,
     weight: str,
-    ranges: Dict[GroupKey, Tuple[float, float]],
+    ranges: Ranges,
     dtype: str,
 ) -> List[str]:
     """All tensors of one linear, recomputed."""
     raw, key = affine_rules.source_tensor(source, weight), group_key(weight)
     if raw is None or len(raw.shape) != 2:
         return [f"{weight}: no matrix of this name in the source"]
-    if key not in ranges:
+    if ranges.get(key) is None:
         return [f"{weight}: the statistics have no range for {key}"]
     stem = weight.rsplit(".", 1)[0]
     bias = np.zeros(raw.shape[0], dtype=np.float32)

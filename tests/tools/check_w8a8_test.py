@@ -323,6 +323,11 @@ DAMAGES = [
     ("statistics of another format", lambda s: s.statistics.update(format="x"), "format is 'x'"),
     ("no statistics of a group", drop_group, f"{DOWN}.weight: the statistics have no range"),
     (
+        "statistics without a range",
+        change_group(0, "down", lambda e: e.pop("range")),
+        f"{DOWN}.weight: the statistics have no range",
+    ),
+    (
         "a group twice",
         lambda s: s.statistics["groups"].append(s.statistics["groups"][0]),
         "layer 0, qkv is there twice",

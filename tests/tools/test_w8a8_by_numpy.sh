@@ -94,7 +94,6 @@ for source in "${sources[@]}"; do
   done
 done
 quantize_and_check "${sources[0]}" 2 --dtype bfloat16 -part_file_size 0.0001
-quantize_and_check "${sources[0]}" 1 --dtype float16 -disable_names '*.o_proj,model.layers.1.*'
 
 # A random model with biases on q, k and v, sizes that no vector length divides, and its own head.
 vocabulary=$(/usr/bin/python3 -c '
@@ -115,5 +114,11 @@ for dtype in float32 float16 bfloat16; do
   "$make_checkpoint" --config "$work/random.json" --out "$work/random" --dtype "$dtype" --std 0.1
   cp "${sources[0]}"/tokenizer* "$work/random/"
   quantize_and_check "$work/random" 2
+  quantize_and_check "$work/random" 3 --dtype "${dtype/32/16}" -disable_names none
 done
 same_everywhere "$work/random"
+
+# Without the recipe's list of linears that stay float: down_proj, and a head that is tied.
+quantize_and_check "${sources[0]}" 3 --dtype bfloat16 -disable_names lm_head
+quantize_and_check "${sources[0]}" 1 --dtype float16 -disable_names '*.o_proj,model.layers.1.*'
+quantize_and_check "${sources[0]}" 2 --dtype bfloat16 -disable_names none
