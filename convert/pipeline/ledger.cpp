@@ -168,6 +168,7 @@ class LedgerBuilder {
         const std::string module = name.substr(0, name.size() - std::string_view(".weight").size());
         const RecipeRule rule = recipe_.rule_for(module);
         add_linear(module, tensor, entry, {rule, float_reason(rule)});
+        entry.group = formats::FusedGroup::kHead;  // also where the embedding's name is stored
       } else {
         entry.outputs.push_back(float_output(name, tensor, ledger_.model_dtype));
       }
