@@ -89,16 +89,15 @@ Json CalibrationInput::fingerprint() const {
     checksum = crc32_z(checksum, reinterpret_cast<const Bytef*>(window.data()),
                        window.size() * sizeof(int32_t));
   }
-  Json ranges = Json::array();
   if (is_loaded) {
-    for (const auto& [key, group] : statistics.groups)
-      ranges.push_back({key.layer, static_cast<int>(key.group), group.min, group.max, group.n});
+    const std::string loaded = statistics_json(statistics).dump();
+    checksum = crc32_z(checksum, reinterpret_cast<const Bytef*>(loaded.data()), loaded.size());
   }
   return {{"texts", statistics.texts},
           {"samples", statistics.n_samples},
           {"tokens", statistics.n_tokens},
           {"checksum", checksum},
-          {"loaded", ranges}};
+          {"from_statistics", is_loaded}};
 }
 
 Json CalibrationInput::report() const {
@@ -178,6 +177,7 @@ void keep_widest_float(CalibrationInput& calibration, const FolderPlan& plan,
                              candidate.spread));
     recipe.keep_float.push_back(candidate.module);
   }
+  recipe.disable_level = 0;
 }
 
 ActivationRanges::ActivationRanges(CalibrationInput& calibration, const FolderPlan& plan,

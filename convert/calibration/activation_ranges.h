@@ -35,7 +35,8 @@ CalibrationInput open_calibration(const FolderJob& job, const FolderPlan& plan, 
 
 /// Carries out the recipe's disable_level: runs the model on the first samples (unless statistics
 /// hold the result) and adds to `recipe.keep_float` the linears that would be quantized and whose
-/// inputs have the largest max|x| / std; of equal ones the first in the order of the ledger.
+/// inputs have the largest max|x| / std; of equal ones the first in the order of the ledger. The
+/// level is 0 afterwards: the recipe as it is then, which the report shows, does the same again.
 void keep_widest_float(CalibrationInput& calibration, const FolderPlan& plan,
                        quant::ThreadTeam& team, Console& console, Recipe& recipe);
 

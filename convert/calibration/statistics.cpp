@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <limits>
 #include <string_view>
+#include <utility>
 
 #include "formats/error.h"
 
@@ -131,11 +133,33 @@ quant::RangeStatistics read_range(const Reader& reader) {
   return seen;
 }
 
-GroupKey read_key(const Reader& reader) {
+GroupKey read_key(const Reader& reader, int64_t n_layers) {
   const std::string name = reader.text("group");
   const auto group = formats::find_fused_group(name);
   if (!group) throw bad_input(fmt::format("{}: unknown group \"{}\"", reader.origin(), name));
-  return {reader.whole("layer", -1), *group};
+  const int64_t layer = reader.whole("layer", -1);
+  if (layer >= n_layers) {
+    throw bad_input(fmt::format("{}: \"layer\" is {}, but the model has {} layers", reader.origin(),
+                                layer, n_layers));
+  }
+  return {layer, *group};
+}
+
+/// max|x| / std; null stands for infinity, which JSON has no number for.
+double read_spread(const Reader& reader) {
+  constexpr const char* kKey = "max_over_std";
+  if (reader.at(kKey).is_null()) return std::numeric_limits<double>::infinity();
+  const double spread = reader.number(kKey);
+  if (spread < 0) throw bad_input(fmt::format("{}: \"{}\" is negative", reader.origin(), kKey));
+  return spread;
+}
+
+/// Keeps `value` of a key that must be new.
+template <typename T>
+void keep(std::map<GroupKey, T>& values, const GroupKey& key, T value, const Reader& reader) {
+  if (values.emplace(key, std::move(value)).second) return;
+  throw bad_input(fmt::format("{}: \"group\" {} of \"layer\" {} stands there twice",
+                              reader.origin(), formats::fused_group_name(key.group), key.layer));
 }
 
 void check_model(const Reader& model, const formats::ModelConfig& config) {
@@ -177,7 +201,8 @@ Json statistics_json(const CalibrationStatistics& statistics) {
   document["first_samples"] = Json::array();
   for (const auto& [key, spread] : statistics.first_samples) {
     document["first_samples"].push_back(key_json(key));
-    document["first_samples"].back()["max_over_std"] = spread;
+    document["first_samples"].back()["max_over_std"] =
+        std::isfinite(spread) ? Json(spread) : Json(nullptr);
   }
   return document;
 }
@@ -205,13 +230,13 @@ CalibrationStatistics read_statistics(const std::filesystem::path& path,
   const Json& groups = reader.list("groups");
   for (size_t i = 0; i < groups.size(); ++i) {
     const Reader group(groups[i], fmt::format("{}: group {}", path.string(), i + 1));
-    statistics.groups[read_key(group)] = read_range(group);
+    keep(statistics.groups, read_key(group, config.n_layers), read_range(group), group);
   }
   if (!reader.has("first_samples")) return statistics;
   const Json& first = reader.list("first_samples");
   for (size_t i = 0; i < first.size(); ++i) {
     const Reader group(first[i], fmt::format("{}: first sample {}", path.string(), i + 1));
-    statistics.first_samples[read_key(group)] = group.number("max_over_std");
+    keep(statistics.first_samples, read_key(group, config.n_layers), read_spread(group), group);
   }
   return statistics;
 }

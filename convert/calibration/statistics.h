@@ -18,6 +18,7 @@ struct GroupKey {
   int64_t layer = -1;  ///< -1 for the head
   formats::FusedGroup group = formats::FusedGroup::kNone;
 
+  // NOLINTNEXTLINE(modernize-use-nullptr): the 0 that an ordering is compared with is no pointer.
   auto operator<=>(const GroupKey&) const = default;
 };
 

@@ -33,7 +33,7 @@ void add_calibration_options(CLI::App& command, FolderOptions& options) {
                      "Calibration texts: .jsonl, .json or plain text (default: a built-in set)");
   command
       .add_option("--calib-samples", options.calibration_samples, "Use the first N samples alone")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1 << 24));
   command
       .add_option("--calib-length", options.calibration_length, "Cut samples at this many tokens")
       ->check(CLI::Range(2, 1 << 24));

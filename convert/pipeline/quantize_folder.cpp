@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <tuple>
 
 #include "convert/calibration/activation_ranges.h"
 #include "convert/interrupt.h"
@@ -99,6 +100,30 @@ void check_disk_space(const FolderJob& job, uint64_t needed_bytes) {
           bytes_text(needed_bytes + kReserveBytes)));
 }
 
+/// Statistics are written at the very end; that they cannot be must be known before the work.
+void check_statistics_path(const fs::path& file) {
+  if (file.empty()) return;
+  const fs::path parent = file.has_parent_path() ? file.parent_path() : fs::path(".");
+  if (fs::is_directory(parent) && !fs::is_directory(file)) return;
+  throw formats::Error(
+      formats::ErrorCode::kIo,
+      fmt::format("--save-stats {}: is no file in a folder that exists", file.string()));
+}
+
+/// Says so where options of calibration are given and nothing is calibrated.
+void warn_of_idle_calibration(const FolderJob& job, const Recipe& recipe, Console& console) {
+  if (!job.recipe || recipe.needs_calibration()) return;
+  const CalibrationJob& calibration = job.calibration;
+  const bool is_asked_for = !calibration.texts.empty() || !calibration.load_statistics.empty() ||
+                            !calibration.save_statistics.empty() || recipe.disable_level > 0 ||
+                            recipe.act_method != quant::ActMethod::kMinMax;
+  if (!is_asked_for) return;
+  console.warn(fmt::format(
+      "recipe {} has no static activations, so calibration texts, statistics, -act_method and "
+      "-disable_level change nothing",
+      recipe.name));
+}
+
 /// Writes one planned folder into its staging folder.
 class FolderRun {
  public:
@@ -174,6 +199,8 @@ class FolderRun {
     try {
       for (size_t unit = 0; unit + 1 < begins_.size(); ++unit) {
         if (const Json* finished = journal.finished(unit)) {
+          // Statistics that are to be saved are those of every layer.
+          if (!job_.calibration.save_statistics.empty()) std::ignore = activations_of(unit);
           keep_results(unit, *finished);
           on_bytes(unit_bytes(unit));
           continue;
@@ -328,12 +355,14 @@ Json run_folder_job(const FolderJob& requested, Console& console) {
   formats::check_destination(job.destination, job.source, job.force);
   for (const std::string& warning : plan.ledger.warnings) console.warn(warning);
   if (!plan.recipe.caveat.empty()) console.warn(plan.recipe.caveat);
+  warn_of_idle_calibration(job, plan.recipe, console);
   const std::vector<Json> nothing_done(plan.ledger.entries.size(), Json::object());
   if (job.dry_run) return make_report(job, plan, nothing_done);
 
   quant::ThreadTeam team(job.n_threads);
   std::optional<CalibrationInput> calibration;
   if (plan.recipe.needs_calibration()) {
+    check_statistics_path(job.calibration.save_statistics);
     calibration = open_calibration(job, plan, console);
     if (plan.recipe.disable_level > 0) {
       keep_widest_float(*calibration, plan, team, console, *job.recipe);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "formats/error.h"
@@ -18,18 +19,19 @@ ConstMatrixF32 readable(const MatrixF32& m) {
   return {m.data, m.n_rows, m.n_cols, m.row_stride};
 }
 
-/// The observers of one layer's groups; each comes into being with the first activations.
+/// The observers of the groups of a layer, or of the head; each comes into being with the first
+/// activations. `place` names the layer in errors.
 class GroupObservers {
  public:
-  GroupObservers(int64_t layer, bool with_histogram, quant::ThreadTeam& team)
-      : layer_(layer), with_histogram_(with_histogram), team_(team) {}
+  GroupObservers(std::string place, bool with_histogram, quant::ThreadTeam& team)
+      : place_(std::move(place)), with_histogram_(with_histogram), team_(team) {}
 
   void observe(FusedGroup group, const ConstMatrixF32& x) {
     try {
       observers_.try_emplace(group, with_histogram_).first->second.observe(x, team_);
     } catch (const formats::Error& error) {
-      throw error.with_context(fmt::format("calibration, layer {}, input of {}", layer_,
-                                           formats::fused_group_name(group)));
+      throw error.with_context(
+          fmt::format("calibration, {}input of {}", place_, formats::fused_group_name(group)));
     }
   }
 
@@ -40,7 +42,7 @@ class GroupObservers {
   }
 
  private:
-  int64_t layer_;
+  std::string place_;
   bool with_histogram_;
   quant::ThreadTeam& team_;
   std::map<FusedGroup, quant::RangeObserver> observers_;
@@ -123,7 +125,7 @@ GroupStatistics Calibrator::advance() {
     throw formats::Error(formats::ErrorCode::kInternal, "calibration ran past the last layer");
   }
   const LayerWeights weights = loader_.layer(next_layer_);
-  GroupObservers observers(next_layer_, options_.with_histogram, team_);
+  GroupObservers observers(fmt::format("layer {}, ", next_layer_), options_.with_histogram, team_);
   const auto observe = [&](FusedGroup group, const ConstMatrixF32& x) {
     observers.observe(group, x);
   };
@@ -144,7 +146,7 @@ GroupStatistics Calibrator::head() {
   if (next_layer_ < config_.n_layers) {
     throw formats::Error(formats::ErrorCode::kInternal, "the head comes after the last layer");
   }
-  GroupObservers observers(next_layer_, options_.with_histogram, team_);
+  GroupObservers observers("", options_.with_histogram, team_);
   std::vector<float> normed;
   for_each_batch([&](int64_t first_row, int64_t n_rows) {
     const MatrixF32 hidden = rows(first_row, n_rows);

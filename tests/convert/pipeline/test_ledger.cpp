@@ -270,17 +270,82 @@ TEST_F(LedgerTest, GroupSizeThatDoesNotDivideNamesTheLinear) {
 
 // Codes of other schemes would be written wrongly or not at all.
 TEST_F(LedgerTest, SchemesThatCannotBeWrittenAreRefusedBeforeTheWork) {
-  for (const Scheme scheme : {Scheme::kW8A8, Scheme::kW8A8Mix, Scheme::kW4A16, Scheme::kW8A8S,
-                              Scheme::kW8A8SC, Scheme::kC8, Scheme::kFaQuant}) {
+  for (const Scheme scheme : {Scheme::kW8A8Mix, Scheme::kW4A16, Scheme::kW8A8S, Scheme::kW8A8SC,
+                              Scheme::kC8, Scheme::kFaQuant}) {
     recipe_.rules = {{"*", scheme}};
     EXPECT_THAT(refusal(ErrorCode::kUsage),
                 HasSubstr(std::string(formats::scheme_row(scheme).tag)));
   }
 }
 
-TEST_F(LedgerTest, DynamicWeightsMustBeSymmetric) {
-  recipe_.rules = {{"*", Scheme::kW8A8Dynamic, false}};
-  EXPECT_THAT(refusal(ErrorCode::kUsage), HasSubstr("symmetric"));
+TEST_F(LedgerTest, WeightsBesideInt8ActivationsMustBeSymmetricPerChannel) {
+  for (const Scheme scheme : {Scheme::kW8A8, Scheme::kW8A8Dynamic}) {
+    const std::string tag(formats::scheme_row(scheme).tag);
+    recipe_.rules = {{"*", scheme, false}};
+    EXPECT_THAT(refusal(ErrorCode::kUsage), AllOf(HasSubstr(tag), HasSubstr("symmetric")));
+    recipe_.rules = {{"*", scheme, true, 32}};
+    EXPECT_THAT(refusal(ErrorCode::kUsage), AllOf(HasSubstr(tag), HasSubstr("per channel")));
+  }
+}
+
+struct StaticTensor {
+  std::string suffix;
+  DType dtype;
+  Shape shape;
+};
+
+TEST_F(LedgerTest, StaticLinearsHaveSevenTensorsOfTheModelsDtype) {
+  recipe_ = builtin_recipe("w8a8");
+  for (const DType model_dtype : {DType::kBF16, DType::kF16}) {
+    reset_tensors(model_dtype == DType::kBF16 ? "BF16" : "F16");
+    const Ledger ledger = make();
+    EXPECT_EQ(ledger.model_dtype, model_dtype);
+    const DType deq_dtype = model_dtype == DType::kBF16 ? DType::kF32 : DType::kI64;
+    const std::vector<StaticTensor> expected = {
+        {".weight", DType::kI8, {32, 64}},        {".weight_scale", DType::kF32, {32, 1}},
+        {".weight_offset", DType::kF32, {32, 1}}, {".input_scale", model_dtype, {1}},
+        {".input_offset", model_dtype, {1}},      {".quant_bias", DType::kI32, {32}},
+        {".deq_scale", deq_dtype, {32}}};
+    const std::string module = kLayer + "self_attn.k_proj";
+    const auto& tensors = entry(ledger, module + ".weight").outputs.at(0).tensors;
+    EXPECT_EQ(tensors.size(), expected.size());
+    for (const StaticTensor& one : expected) {
+      const auto found = std::find_if(tensors.begin(), tensors.end(), [&](const auto& tensor) {
+        return tensor.name == module + one.suffix;
+      });
+      ASSERT_NE(found, tensors.end()) << one.suffix;
+      EXPECT_EQ(found->dtype, one.dtype) << one.suffix;
+      EXPECT_EQ(found->shape, one.shape) << one.suffix;
+      EXPECT_EQ(found->scheme, Scheme::kW8A8) << one.suffix;
+    }
+    EXPECT_EQ(scheme_of(ledger, kLayer + "mlp.down_proj"), Scheme::kFloat);
+    EXPECT_EQ(entry(ledger, kLayer + "input_layernorm.weight").fate, Fate::kCopied);
+  }
+}
+
+TEST_F(LedgerTest, LinearsKnowWhoseActivationsTheyRead) {
+  const Ledger ledger = make();
+  const auto group_of = [&](const std::string& module) {
+    return entry(ledger, module + ".weight").group;
+  };
+  for (const char* member : {"q_proj", "k_proj", "v_proj"})
+    EXPECT_EQ(group_of(kLayer + "self_attn." + member), formats::FusedGroup::kQkv) << member;
+  EXPECT_EQ(group_of(kLayer + "self_attn.o_proj"), formats::FusedGroup::kAttentionOut);
+  EXPECT_EQ(group_of(kLayer + "mlp.gate_proj"), formats::FusedGroup::kGateUp);
+  EXPECT_EQ(group_of(kLayer + "mlp.up_proj"), formats::FusedGroup::kGateUp);
+  EXPECT_EQ(group_of(kLayer + "mlp.down_proj"), formats::FusedGroup::kDown);
+  EXPECT_EQ(group_of("lm_head"), formats::FusedGroup::kHead);
+  EXPECT_EQ(group_of("model.norm"), formats::FusedGroup::kNone);
+}
+
+// One observer, and so one input_scale and input_offset, per group.
+TEST_F(LedgerTest, AFusedGroupOfSymmetricAndAsymmetricActivationsIsRefused) {
+  recipe_.rules = {{"*.k_proj", Scheme::kW8A8, true, 0, true}, {"*", Scheme::kW8A8}};
+  EXPECT_THAT(refusal(ErrorCode::kUsage),
+              AllOf(HasSubstr("q_proj"), HasSubstr("k_proj"), HasSubstr("activation_symmetric")));
+  recipe_.rules = {{"*.o_proj", Scheme::kW8A8, true, 0, true}, {"*", Scheme::kW8A8}};
+  EXPECT_TRUE(
+      entry(make(), kLayer + "self_attn.o_proj.weight").outputs[0].rule.activation_symmetric);
 }
 
 TEST_F(LedgerTest, ExpertsAreQuantizedAndTheRouterStaysFloat) {

@@ -95,6 +95,52 @@ TEST(Recipe, RulesAreSymmetricPerChannelWhereTheyDoNotSay) {
   EXPECT_EQ(rule.group_size, 0);
 }
 
+TEST(Recipe, ActivationsFollowMinMaxOverTheFullRangeWhereNothingIsSaid) {
+  const Recipe recipe = parse(R"({"name":"r","rules":[{"match":"*","scheme":"W8A8"}]})");
+  EXPECT_EQ(recipe.act_method, quant::ActMethod::kMinMax);
+  EXPECT_EQ(recipe.disable_level, 0);
+  EXPECT_FALSE(recipe.rule_for("x").activation_symmetric);
+}
+
+TEST(Recipe, ChoicesForActivationsComeBackFromTheirDocument) {
+  const Recipe recipe = parse(R"({"name":"r","act_method":3,"disable_level":7,"rules":[
+      {"match":"*.q_proj","scheme":"W8A8","activation_symmetric":true},
+      {"match":"*","scheme":"W8A8"}]})");
+  for (const Recipe& one : {recipe, parse_recipe(recipe_json(recipe), "again")}) {
+    EXPECT_EQ(one.act_method, quant::ActMethod::kAutomatic);
+    EXPECT_EQ(one.disable_level, 7);
+    EXPECT_TRUE(one.rule_for("model.layers.0.self_attn.q_proj").activation_symmetric);
+    EXPECT_FALSE(one.rule_for("model.layers.0.self_attn.k_proj").activation_symmetric);
+  }
+}
+
+TEST(Recipe, OnlyStaticActivationsNeedCalibration) {
+  const auto needs_calibration = [](const std::string& scheme) {
+    return parse((R"({"name":"r","rules":[{"match":"a","scheme":"W8A16"},{"match":"*","scheme":")" +
+                  scheme + "\"}]}")
+                     .c_str())
+        .needs_calibration();
+  };
+  EXPECT_TRUE(needs_calibration("W8A8"));
+  for (const char* scheme : {"FLOAT", "W8A16", "W8A8_DYNAMIC"})
+    EXPECT_FALSE(needs_calibration(scheme)) << scheme;
+  EXPECT_FALSE(parse(R"({"name":"r","rules":[]})").needs_calibration());
+}
+
+// The vendor's types for int8 activations: lm_head and every down_proj stay float.
+TEST(Recipe, StaticBuiltinsKeepHeadAndDownProjectionsFloat) {
+  for (const char* type : {"w8a8", "qwen_w8a8", "qwen2_72b_w8a8", "llama3.1_8b_w8a8"}) {
+    const Recipe& recipe = builtin_recipe(type);
+    EXPECT_TRUE(recipe.needs_calibration()) << type;
+    EXPECT_EQ(recipe.main_scheme(), Scheme::kW8A8) << type;
+    EXPECT_EQ(recipe.rule_for("lm_head").scheme, Scheme::kFloat) << type;
+    EXPECT_EQ(recipe.rule_for("model.layers.31.mlp.down_proj").scheme, Scheme::kFloat) << type;
+    EXPECT_EQ(recipe.rule_for("model.layers.31.mlp.up_proj").scheme, Scheme::kW8A8) << type;
+    EXPECT_EQ(recipe.rule_for("model.layers.0.self_attn.o_proj").scheme, Scheme::kW8A8) << type;
+    EXPECT_EQ(recipe.caveat.empty(), std::string(type) != "llama3.1_8b_w8a8") << type;
+  }
+}
+
 TEST(Recipe, MainSchemeIsTheStrongestOfTheRules) {
   EXPECT_EQ(parse(R"({"name":"r","rules":[]})").main_scheme(), Scheme::kFloat);
   EXPECT_EQ(parse(R"({"name":"r","rules":[{"match":"a","scheme":"W8A16"},
@@ -137,6 +183,16 @@ TEST(Recipe, WhatIsWrongIsNamedWithItsKey) {
        "\"group_size\""},
       {R"({"name":"r","rules":[{"match":"*","scheme":"W8A16","group_size":18446744073709551615}]})",
        "\"group_size\""},
+      {R"({"name":"r","rules":[],"act_method":0})", "\"act_method\""},
+      {R"({"name":"r","rules":[],"act_method":4})", "\"act_method\""},
+      {R"({"name":"r","rules":[],"act_method":"1"})", "\"act_method\""},
+      {R"({"name":"r","rules":[],"act_method":2.0})", "\"act_method\""},
+      {R"({"name":"r","rules":[],"act_method":18446744073709551615})", "\"act_method\""},
+      {R"({"name":"r","rules":[],"disable_level":-1})", "\"disable_level\""},
+      {R"({"name":"r","rules":[],"disable_level":"L2"})", "\"disable_level\""},
+      {R"({"name":"r","rules":[],"disable_level":9223372036854775807})", "\"disable_level\""},
+      {R"({"name":"r","rules":[{"match":"*","scheme":"W8A8","activation_symmetric":0}]})",
+       "rule 1: \"activation_symmetric\" is neither true nor false"},
   };
   for (const Refused& refused : cases) {
     EXPECT_THAT(refusal(refused.text), HasSubstr(refused.words)) << refused.text;
