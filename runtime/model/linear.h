@@ -34,7 +34,7 @@ struct LinearWeights {
 
   // kW8A8 only: y = (codes(x) · Wᵀ + quant_bias) · deq_scale.
   const quant::PackedInt8* packed = nullptr;  ///< the weight, [n_out, n_in], as the kernel reads it
-  quant::ActivationRule activation;           ///< how x becomes codes
+  quant::ActivationRule activation{};         ///< how x becomes codes
   const int32_t* quant_bias = nullptr;        ///< [n_out]
   const float* deq_scale = nullptr;           ///< float32 [n_out]
 
