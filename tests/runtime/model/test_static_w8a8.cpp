@@ -42,6 +42,12 @@ std::unique_ptr<Model> load(const W8A8Folder& folder, const ModelOptions& option
   return Model::load(place.path(), options);
 }
 
+std::vector<int32_t> some_tokens() {
+  std::vector<int32_t> tokens(40);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * 31 % 97);
+  return tokens;
+}
+
 /// Activations of every kind that a code can come from: ordinary ones, ties, multiples of the
 /// scale, the ends of the range, far outside of it, infinities, NaN, zeros and subnormals.
 Values hard_activations(const W8A8Input& input, int64_t n_cols, uint32_t seed) {
@@ -176,8 +182,7 @@ TEST(StaticW8A8, a_layer_and_the_head_execute_the_formula_on_the_activations_of_
   for (const char* name : {"llama-odd-sizes", "mistral"}) {
     const W8A8Folder folder = testing::w8a8_folder(name);
     const auto model = load(folder, {.n_threads = 2});
-    std::vector<int32_t> tokens;
-    for (int32_t i = 0; i < 40; ++i) tokens.push_back(i * 31 % 97);
+    const std::vector<int32_t> tokens = some_tokens();
     const testing::LinearInputs inputs = testing::linear_inputs(*model, tokens);
     for (int64_t layer = 0; layer < model->config().n_layers; ++layer) {
       const std::string path = "model.layers." + std::to_string(layer);
@@ -311,7 +316,7 @@ struct Calibrated {
 Calibrated calibrate(const char* name) {
   Calibrated c;
   c.floats = Model::load(testing::golden_root() / name);
-  for (int32_t i = 0; i < 40; ++i) c.tokens.push_back(i * 31 % 97);
+  c.tokens = some_tokens();
   c.inputs = testing::linear_inputs(*c.floats, c.tokens);
   c.codes = load(testing::w8a8_folder(name));
   std::map<std::string, W8A8Input> inputs;
