@@ -19,7 +19,7 @@ struct Avx2 : SumsAvx2 {
   static constexpr int kMaxStreamRows = 3;
   static constexpr int64_t kXBytes = 2;
   static constexpr bool kShift = false;
-  static constexpr bool kHasLatency = false;  // the additions that follow each other take a cycle
+  static constexpr int kMaxChains = 1;  // the additions that follow each other take a cycle
   // Register i holds columns 4i..4i+3, two sums for each.
   struct Products {
     __m256i columns[4];
@@ -64,7 +64,7 @@ struct Avx2 : SumsAvx2 {
 
 void pack_row(const int8_t* codes, int64_t count, int64_t padded, unsigned char* out) {
   auto* widened = reinterpret_cast<int16_t*>(out);
-  for (int64_t i = 0; i < count; ++i) widened[i] = codes[i];
+  for (int64_t i = 0; i < count; ++i) widened[i] = static_cast<int16_t>(int{codes[i]});
   for (int64_t i = count; i < padded; ++i) widened[i] = 0;
 }
 

@@ -16,7 +16,7 @@ struct Avx512Vnni : SumsAvx512 {
   static constexpr int kMaxStreamRows = 8;
   static constexpr int64_t kXBytes = 1;
   static constexpr bool kShift = true;
-  static constexpr bool kHasLatency = true;
+  static constexpr int kMaxChains = 4;
   using Products = __m512i;
   using Line = __m512i;
   using Codes = __m512i;

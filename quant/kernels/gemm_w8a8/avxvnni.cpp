@@ -23,7 +23,7 @@ struct AvxVnni : SumsAvx2 {
   static constexpr int kMaxStreamRows = 6;
   static constexpr int64_t kXBytes = 1;
   static constexpr bool kShift = true;
-  static constexpr bool kHasLatency = true;
+  static constexpr int kMaxChains = 4;
   using Products = Sums16;
   using Line = Sums16;
   using Codes = __m256i;

@@ -5,7 +5,7 @@
 //   Sums                one int32 for each column of a panel
 //   Products            accumulators that add up to Sums
 //   Line, Codes         a line of weights; kGroup consecutive k of one row of x for every column
-//   kTileRows, kTilePanels, kMaxStreamRows, kXBytes, kShift
+//   kTileRows, kTilePanels, kMaxStreamRows, kXBytes, kShift, kMaxChains
 // with the functions used below. Sums of int32 wrap, so that neither their order nor the shift by
 // 128 that an unsigned multiplier wants can change a bit of the result.
 
@@ -16,11 +16,12 @@
 #include "quant/kernels/gemm_w8a8/kernels.h"
 
 namespace llmq::quant {
-namespace {
 
-constexpr int64_t kLineBytes = int64_t{kPanelCols} * kGroup;
+inline constexpr int64_t kLineBytes = int64_t{kPanelCols} * kGroup;
 // How far ahead of its use a streamed line is asked for: what memory delivers in one latency.
-constexpr int64_t kStreamAheadBytes = 4096;
+inline constexpr int64_t kStreamAheadBytes = 4096;
+
+namespace {
 
 template <typename Engine>
 void finish(const Int8Epilogue& e, int64_t row, int64_t panel, typename Engine::Sums sums) {
@@ -99,10 +100,10 @@ void stream_rows(const Int8Block& b) {
   if constexpr (kRows > 1) {
     if (b.n_rows < kRows) return stream_rows<Engine, kRows - 1>(b);
   }
-  constexpr int kChains = kRows == 1 ? 4 : kRows <= 3 ? 2 : 1;
+  constexpr int kWanted = kRows == 1 ? 4 : kRows <= 3 ? 2 : 1;
+  constexpr int kChains = kWanted < Engine::kMaxChains ? kWanted : Engine::kMaxChains;
   for (int64_t panel = 0; panel < b.n_panels; ++panel)
-    multiply_tile<Engine, kRows, 1, Engine::kHasLatency ? kChains : 1, 1>(b, 0, panel,
-                                                                          kStreamAheadBytes);
+    multiply_tile<Engine, kRows, 1, kChains, 1>(b, 0, panel, kStreamAheadBytes);
 }
 
 // The tile's place among those that share its weights, of which the first ones bring the weights of
@@ -113,7 +114,7 @@ void tile_of_rows(const Int8Block& b, int64_t row, int64_t n_rows, int64_t panel
     if (n_rows < kRows)
       return tile_of_rows<Engine, kRows - 1, kPanels>(b, row, n_rows, panel, place);
   }
-  constexpr int kAheadPanels = kPanels < 2 ? kPanels : 2;
+  constexpr int kAheadPanels = kPanels > 1 ? 2 : 1;
   const int64_t first_ahead = place * kAheadPanels;
   if (first_ahead < kPanels) {
     multiply_tile<Engine, kRows, kPanels, 1, kAheadPanels>(b, row, panel,
