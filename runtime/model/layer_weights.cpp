@@ -15,7 +15,6 @@ namespace llmq::runtime {
 namespace {
 
 using formats::bad_input;
-using formats::Checkpoint;
 using formats::Description;
 using formats::DType;
 using formats::Error;
