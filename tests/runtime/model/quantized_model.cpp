@@ -64,6 +64,7 @@ W8A8Linear w8a8_linear(const NewTensor& weight, const std::vector<float>& bias,
 NewTensor float_tensor(DType dtype, const formats::Shape& shape, const std::vector<float>& values) {
   if (dtype == DType::kF32) return new_tensor(dtype, shape, values);
   std::vector<uint16_t> bits;
+  bits.reserve(values.size());
   for (const float value : values) {
     bits.push_back(dtype == DType::kBF16 ? formats::float_to_bf16(value)
                                          : formats::float_to_fp16(value));
@@ -73,6 +74,7 @@ NewTensor float_tensor(DType dtype, const formats::Shape& shape, const std::vect
 
 NewTensor widened_tensor(const formats::Shape& shape, const std::vector<float>& values) {
   std::vector<int64_t> bits;
+  bits.reserve(values.size());
   for (const float value : values) bits.push_back(std::bit_cast<uint32_t>(value));
   return new_tensor(DType::kI64, shape, bits);
 }

@@ -21,8 +21,8 @@ constexpr const char* kModel = "LLMQ_TEST_ISA_MODEL";
 /// What a process forced to one set does.
 void write_logits() {
   const auto model = Model::load(std::getenv(kModel), {.n_threads = 2, .prefill_chunk = 20});
-  std::vector<int32_t> tokens;
-  for (int32_t i = 0; i < 50; ++i) tokens.push_back(i * 29 % 96);
+  std::vector<int32_t> tokens(50);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * 29 % 96);
   const std::vector<float> logits = testing::all_logits(*model, tokens);
   testing::write_isa_result(
       {reinterpret_cast<const char*>(logits.data()), logits.size() * sizeof(float)});

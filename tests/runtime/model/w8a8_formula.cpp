@@ -7,14 +7,13 @@ namespace llmq::testing {
 
 // The quotient, sum or product of two float32 values, computed in float64 and then rounded to
 // float32, is what one float32 rounding of the exact result gives: 53 >= 2 · 24 + 2 bits.
-int8_t w8a8_code(float x, const W8A8Input& input, std::optional<float> reciprocal) {
+int w8a8_code(float x, const W8A8Input& input, std::optional<float> reciprocal) {
   const double exact = reciprocal ? static_cast<double>(x) * *reciprocal
                                   : static_cast<double>(x) / static_cast<double>(input.scale);
   const auto scaled = static_cast<float>(exact);
   const auto shifted = static_cast<float>(static_cast<double>(scaled) + input.offset);
   if (std::isnan(shifted)) return -128;
-  return static_cast<int8_t>(
-      std::clamp(std::nearbyint(static_cast<double>(shifted)), -128.0, 127.0));
+  return static_cast<int>(std::clamp(std::nearbyint(static_cast<double>(shifted)), -128.0, 127.0));
 }
 
 std::vector<float> w8a8_product(const W8A8Linear& linear, const Values& x,

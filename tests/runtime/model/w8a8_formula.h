@@ -14,7 +14,7 @@ namespace llmq::testing {
 /// The code of an activation: clamp(rint(x / scale + offset), −128, 127), evaluated in float64 and
 /// rounded to float32 where the published formula is; with `reciprocal`, x · reciprocal. NaN gives
 /// −128.
-int8_t w8a8_code(float x, const W8A8Input& input, std::optional<float> reciprocal = {});
+int w8a8_code(float x, const W8A8Input& input, std::optional<float> reciprocal = {});
 
 /// y [x.n_rows, n] of a static W8A8 linear, (Σ codes(x)·W + quant_bias) · deq_scale: exact sums and
 /// float64 products, rounded to float32 where the formula is.
