@@ -13,7 +13,6 @@ namespace llmq::convert {
 namespace {
 
 using formats::bad_input;
-using formats::FusedGroup;
 using formats::Json;
 
 constexpr std::string_view kFormat = "llmq-statistics-1";

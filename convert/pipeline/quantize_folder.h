@@ -43,7 +43,7 @@ struct FolderJob {
 /// config.json, description, index, side files and report; verifies the result; only then the
 /// destination appears. Returns the report. Throws Error as its parts do; the destination is then
 /// as it was before.
-formats::Json run_folder_job(const FolderJob& job, Console& console);
+formats::Json run_folder_job(const FolderJob& requested, Console& console);
 
 /// dtype of the first float matrix of a folder. Throws Error{kBadInput} when it has none.
 formats::DType source_dtype(const std::filesystem::path& source);
