@@ -17,7 +17,6 @@
 namespace llmq::convert {
 namespace {
 
-using formats::DType;
 using formats::Json;
 using formats::Scheme;
 

@@ -134,10 +134,12 @@ GroupStatistics Calibrator::advance() {
     runner_.begin(segments_);
     runner_.run_layer(weights, {next_layer_, 0}, rows(first_row, n_rows), observe);
     for (const BatchSegment& segment : segments_) segment.cache->advance(segment.n_rows);
-    // The last segment may go on in the next batch; those before it are done.
-    for (size_t i = 0; i + 1 < segments_.size(); ++i) segments_[i].cache->truncate(0);
+    // The last sample may go on in the next batch; all others are done.
+    for (const BatchSegment& segment : segments_) {
+      const auto sample = static_cast<size_t>(segment.cache - caches_.data());
+      if (sample_begins_[sample + 1] <= first_row + n_rows) segment.cache->truncate(0);
+    }
   });
-  for (KvCache& cache : caches_) cache.truncate(0);
   ++next_layer_;
   return observers.statistics();
 }

@@ -18,7 +18,8 @@ struct EmulationRow {
   Emulation emulation;
   std::string_view name;  ///< on the command line
   /// Activations are multiplied by the reciprocal of input_scale, rounded to the model's dtype,
-  /// instead of divided by input_scale. Both engines compute it once when they load the weights.
+  /// instead of divided by input_scale. Both engines compute it once when they load the weights,
+  /// from an input_scale that they hold in that dtype too, whatever dtype it is stored in.
   bool multiplies_by_reciprocal;
 };
 

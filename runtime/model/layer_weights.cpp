@@ -15,7 +15,6 @@ namespace llmq::runtime {
 namespace {
 
 using formats::bad_input;
-using formats::Checkpoint;
 using formats::Description;
 using formats::DType;
 using formats::Error;
@@ -32,6 +31,13 @@ void check_shape(const StoredTensor& tensor, const Shape& shape) {
                               formats::shape_string(tensor.shape), formats::shape_string(shape)));
 }
 
+void check_positive(const std::string& name, std::span<const float> scales) {
+  const auto wrong = std::find_if(scales.begin(), scales.end(), [](float s) { return !(s > 0); });
+  if (wrong == scales.end()) return;
+  throw bad_input(fmt::format("{} holds {} at element {}; a scale is above zero", name, *wrong,
+                              wrong - scales.begin()));
+}
+
 std::vector<float> to_float(const StoredTensor& tensor) {
   const size_t element = formats::dtype_size_bytes(tensor.dtype);
   std::vector<float> values(tensor.bytes.size() / element);
@@ -46,6 +52,12 @@ std::vector<float> to_float(const StoredTensor& tensor) {
         tensor.dtype == DType::kBF16 ? formats::bf16_to_float(bits) : formats::fp16_to_float(bits);
   }
   return values;
+}
+
+/// `value` as the 16-bit `dtype` holds it.
+float rounded_to(float value, DType dtype) {
+  return dtype == DType::kBF16 ? formats::bf16_to_float(formats::float_to_bf16(value))
+                               : formats::fp16_to_float(formats::float_to_fp16(value));
 }
 
 void check_executable(const ModelConfig& config, const Description* description) {
@@ -177,9 +189,14 @@ void WeightLoader::add_scheme_tensor(const std::string& name, const formats::Ten
   } else if (rule.suffix == ".input_scale") {
     set_input_scale(name, vector(name, shape).front(), linear);
   } else if (rule.suffix == ".input_offset") {
-    linear.activation.offset = vector(name, shape).front();
+    const float offset = vector(name, shape).front();
+    if (offset != std::nearbyint(offset))
+      throw bad_input(fmt::format("{} is {}; an offset of codes is a whole number", name, offset));
+    linear.activation.offset = offset;
   } else if (rule.suffix == ".deq_scale") {
-    linear.deq_scale = deq_scale(name, shape).data();
+    const std::span<const float> values = deq_scale(name, shape);
+    check_positive(name, values);
+    linear.deq_scale = values.data();
   } else if (rule.suffix == ".quant_bias") {
     linear.quant_bias = integers(name, shape).data();
   }
@@ -187,15 +204,17 @@ void WeightLoader::add_scheme_tensor(const std::string& name, const formats::Ten
 
 void WeightLoader::set_input_scale(const std::string& name, float scale,
                                    LinearWeights& linear) const {
+  check_positive(name, {&scale, 1});
   linear.activation.scale = scale;
   linear.activation.by_reciprocal = emulation_.multiplies_by_reciprocal;
   if (!linear.activation.by_reciprocal) return;
   const DType dtype = config_.torch_dtype == DType::kBF16 ? DType::kBF16 : DType::kF16;
-  linear.activation.reciprocal = quant::rounded_reciprocal(scale, dtype);
-  if (std::isfinite(linear.activation.reciprocal)) return;
-  throw bad_input(
-      fmt::format("{} is {}, whose reciprocal is infinite in {}, as the engine reads it", name,
-                  scale, formats::torch_dtype_name(dtype)));
+  // An engine holds the scale itself in that dtype too, whatever the file has.
+  linear.activation.reciprocal = quant::rounded_reciprocal(rounded_to(scale, dtype), dtype);
+  if (linear.activation.reciprocal > 0 && std::isfinite(linear.activation.reciprocal)) return;
+  throw bad_input(fmt::format("{} is {}, whose reciprocal is {} in {}, as the engine reads it",
+                              name, scale, linear.activation.reciprocal,
+                              formats::torch_dtype_name(dtype)));
 }
 
 std::span<const float> WeightLoader::deq_scale(const std::string& name, const Shape& shape) {

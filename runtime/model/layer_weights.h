@@ -68,7 +68,8 @@ class WeightLoader {
   WeightLoader(const WeightSource& source, quant::ThreadTeam& team);
 
   /// Throws Error{kBadInput} naming the tensor that is missing, has another shape or dtype than the
-  /// tables say, contradicts the description, or holds a scale that is not finite.
+  /// tables say, contradicts the description, or holds a scale that is not finite (of static W8A8:
+  /// not above zero either) or an offset of activations that is no whole number.
   [[nodiscard]] LayerWeights layer(int64_t layer_index);
 
   /// Embedding, final norm and head. Where config.json ties them, one stored matrix serves for

@@ -38,9 +38,9 @@ void finish(const Int8Epilogue& e, int64_t row, int64_t panel, typename Engine::
 }
 
 // kRows rows by kPanels panels. Consecutive groups of k take turns in kChains sets of accumulators,
-// so that tiles of few accumulators need not wait for the multiplier's latency. kPrefetches: asks
-// for the lines `ahead` bytes behind those in use.
-template <typename Engine, int kRows, int kPanels, int kChains, bool kPrefetches>
+// so that tiles of few accumulators need not wait for the multiplier's latency. With each line asks
+// for the one `ahead` bytes behind it, in the first kAheadPanels panels.
+template <typename Engine, int kRows, int kPanels, int kChains, int kAheadPanels>
 void multiply_tile(const Int8Block& b, int64_t first_row, int64_t first_panel, int64_t ahead) {
   constexpr int64_t kCodesBytes = int64_t{kGroup} * Engine::kXBytes;
   typename Engine::Products products[kChains][kRows][kPanels];
@@ -61,7 +61,7 @@ void multiply_tile(const Int8Block& b, int64_t first_row, int64_t first_panel, i
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
         const int8_t* line = weights + p * b.panel_bytes + (group + c) * kLineBytes;
-        if constexpr (kPrefetches)
+        if (p < kAheadPanels)
           _mm_prefetch(reinterpret_cast<const char*>(line) + ahead, _MM_HINT_T0);
         lines[p] = Engine::load_line(line);
       }
@@ -101,20 +101,25 @@ void stream_rows(const Int8Block& b) {
   }
   constexpr int kChains = kRows == 1 ? 4 : kRows <= 3 ? 2 : 1;
   for (int64_t panel = 0; panel < b.n_panels; ++panel)
-    multiply_tile<Engine, kRows, 1, Engine::kHasLatency ? kChains : 1, true>(b, 0, panel,
-                                                                             kStreamAheadBytes);
+    multiply_tile<Engine, kRows, 1, Engine::kHasLatency ? kChains : 1, 1>(b, 0, panel,
+                                                                          kStreamAheadBytes);
 }
 
+// The tile's place among those that share its weights, of which the first ones bring the weights of
+// the next panels into the cache, no more than memory can deliver while they compute.
 template <typename Engine, int kRows, int kPanels>
-void tile_of_rows(const Int8Block& b, int64_t row, int64_t n_rows, int64_t panel) {
+void tile_of_rows(const Int8Block& b, int64_t row, int64_t n_rows, int64_t panel, int64_t place) {
   if constexpr (kRows > 1) {
-    if (n_rows < kRows) return tile_of_rows<Engine, kRows - 1, kPanels>(b, row, n_rows, panel);
+    if (n_rows < kRows)
+      return tile_of_rows<Engine, kRows - 1, kPanels>(b, row, n_rows, panel, place);
   }
-  // The first rows bring the next tile's weights into the cache while they compute.
-  if (row == 0) {
-    multiply_tile<Engine, kRows, kPanels, 1, true>(b, row, panel, kPanels * b.panel_bytes);
+  constexpr int kAheadPanels = kPanels < 2 ? kPanels : 2;
+  const int64_t first_ahead = place * kAheadPanels;
+  if (first_ahead < kPanels) {
+    multiply_tile<Engine, kRows, kPanels, 1, kAheadPanels>(b, row, panel,
+                                                           (kPanels + first_ahead) * b.panel_bytes);
   } else {
-    multiply_tile<Engine, kRows, kPanels, 1, false>(b, row, panel, 0);
+    multiply_tile<Engine, kRows, kPanels, 1, 0>(b, row, panel, 0);
   }
 }
 
@@ -125,11 +130,12 @@ void column_tile(const Int8Block& b, int64_t panel, int64_t n_panels) {
   if constexpr (kPanels > 1) {
     if (n_panels < kPanels) return column_tile<Engine, kPanels - 1>(b, panel, n_panels);
   }
+  const int64_t n_tiles = (b.n_rows + Engine::kTileRows - 1) / Engine::kTileRows;
   int64_t row = 0;
-  for (int64_t n_left = (b.n_rows + Engine::kTileRows - 1) / Engine::kTileRows; n_left > 0;
-       --n_left) {
+  for (int64_t place = 0; place < n_tiles; ++place) {
+    const int64_t n_left = n_tiles - place;
     const int64_t n_rows = (b.n_rows - row + n_left - 1) / n_left;
-    tile_of_rows<Engine, Engine::kTileRows, kPanels>(b, row, n_rows, panel);
+    tile_of_rows<Engine, Engine::kTileRows, kPanels>(b, row, n_rows, panel, place);
     row += n_rows;
   }
 }

@@ -18,10 +18,10 @@ using formats::ErrorCode;
 
 // Rows of x that are packed at once and share one pass over the weights.
 constexpr int64_t kChunkRows = 512;
-// Rows and panels of one task: its sums between blocks of k (512 KiB) and the block of x that it
-// multiplies them by stay in the L2 cache.
+// Rows and panels of one task: its sums between blocks of k take 256 KiB of the L2 cache, which
+// also holds the weights of a tile.
 constexpr int64_t kTaskRows = 256;
-constexpr int64_t kTaskPanels = 32;
+constexpr int64_t kTaskPanels = 16;
 // Weights of one streaming task: long enough for the prefetchers, short enough to balance threads.
 constexpr int64_t kStreamTaskBytes = int64_t{256} << 10;
 
@@ -81,7 +81,7 @@ struct Product {
   const PackedInt8& weights;
   Int8Epilogue epilogue;
 
-  // With `rows` of them from `row` on; the epilogue is left at row 0.
+  // Rows [row, row + n_rows) alone.
   [[nodiscard]] Product rows(int64_t row, int64_t n_rows) const {
     return {x + row * x_stride, n_rows, x_stride, weights, epilogue_at(row, 0)};
   }
@@ -225,7 +225,7 @@ void run(Isa isa, const Product& p, ThreadTeam& team) {
     run_chunk(kernels, p.rows(row, std::min(kChunkRows, p.m - row)), team);
 }
 
-// `y`: null pointers are allowed where there is nothing to read or write.
+// The scale may be missing where there is nothing to multiply by it.
 void check(const char* name, const PackedInt8* weights, int64_t m, int64_t x_stride,
            int64_t y_stride, bool has_scale) {
   const bool fits = weights != nullptr && m >= 0 &&

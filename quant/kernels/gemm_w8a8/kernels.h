@@ -64,7 +64,7 @@ struct Int8Kernels {
   void (*multiply_columns)(const Int8Columns& task) = nullptr;
   int64_t max_stream_rows = 0;  ///< rows of x that one pass over the weights serves
   int64_t tile_panels = 0;      ///< panels that one pass over x serves
-  int64_t block_k = 0;  ///< k for which a tile's weights stay in the L1 cache, a multiple of 64
+  int64_t block_k = 0;  ///< most k for which a tile's weights stay in a near cache; multiple of 64
   int64_t x_size_bytes = 1;  ///< bytes per element of a packed row of x
   /// Writes `padded` elements, a multiple of 64, in the form that `multiply` reads; those from
   /// `count` on may be anything, since they meet zeros.
