@@ -12,7 +12,6 @@
 namespace llmq::convert {
 namespace {
 
-using formats::FusedGroup;
 using formats::Json;
 using quant::ActMethod;
 

@@ -13,7 +13,6 @@ namespace llmq::convert {
 namespace {
 
 using formats::bad_input;
-using formats::FusedGroup;
 using formats::Json;
 
 constexpr std::string_view kFormat = "llmq-statistics-1";
@@ -65,7 +64,11 @@ class Reader {
 
   [[nodiscard]] int64_t whole(const char* key, int64_t least) const {
     const Json& value = at(key);
-    if (!value.is_number_integer() || value.get<int64_t>() < least) {
+    // A number beyond int64 is stored unsigned, and turns negative in get<int64_t>().
+    const bool is_beyond =
+        value.is_number_unsigned() &&
+        value.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+    if (!value.is_number_integer() || is_beyond || value.get<int64_t>() < least) {
       throw bad_input(
           fmt::format("{}: \"{}\" is not a whole number from {} on", origin_, key, least));
     }

@@ -19,8 +19,8 @@ struct NamedBytes {
 /// from -128 to 127. Throws Error{kInternal} for another dtype.
 std::vector<std::byte> encode_floats(std::span<const float> values, formats::DType dtype);
 
-/// deq_scale as engines read it: F32, or I64 with the bits of the float32 in the lower half. Throws
-/// Error{kInternal} for another dtype.
+/// deq_scale (positive) as engines read it: F32, or I64 with the bits of the float32 in the lower
+/// half. Throws Error{kInternal} for another dtype.
 std::vector<std::byte> encode_deq_scale(std::span<const float> values, formats::DType dtype);
 
 /// Values of `stored` (F32, F16 or BF16, any alignment) as they are after rounding to `written`
