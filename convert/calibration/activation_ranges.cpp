@@ -72,7 +72,8 @@ std::function<void(int64_t)> show_progress(Console& console, std::string_view wh
   return [&console, what, n_total, n_done = int64_t{0}](int64_t n_tokens) mutable {
     throw_if_interrupted();
     n_done += n_tokens;
-    console.progress(what, static_cast<uint64_t>(n_done), static_cast<uint64_t>(n_total));
+    console.progress(what, static_cast<uint64_t>(n_done), static_cast<uint64_t>(n_total),
+                     ProgressUnit::kTokens);
   };
 }
 

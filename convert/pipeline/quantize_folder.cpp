@@ -185,6 +185,8 @@ class FolderRun {
     std::atomic<uint64_t> done_bytes{0};
     const auto on_bytes = [&](uint64_t n) {
       done_bytes += n;
+      // A calibration run takes far longer than the rounding between its layers, and shows its own.
+      if (calibration_ != nullptr && !calibration_->is_loaded) return;
       console_.progress(job_.recipe ? "quantizing" : "converting", done_bytes, total_bytes);
     };
     std::vector<std::pair<size_t, Json>> unrecorded;

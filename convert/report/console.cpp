@@ -24,6 +24,10 @@ std::string printable(std::string_view text) {
   return result;
 }
 
+std::string amount_text(uint64_t amount, ProgressUnit unit) {
+  return unit == ProgressUnit::kTokens ? fmt::format("{} tokens", amount) : bytes_text(amount);
+}
+
 }  // namespace
 
 Console::Console(bool json, LogLevel level)
@@ -77,15 +81,15 @@ void Console::error(formats::ErrorCode code, std::string_view sentence) {
   result({{"error", {{"code", formats::error_code_name(code)}, {"message", sentence}}}}, "");
 }
 
-void Console::progress(std::string_view what, uint64_t done_bytes, uint64_t total_bytes) {
-  if (level_ < LogLevel::kInfo || total_bytes == 0) return;
+void Console::progress(std::string_view what, uint64_t done, uint64_t total, ProgressUnit unit) {
+  if (level_ < LogLevel::kInfo || total == 0) return;
   const std::scoped_lock lock(mutex_);
   const Clock::time_point now = Clock::now();
   if (!in_progress_) {
     in_progress_ = true;
     started_ = now;
     last_shown_ = now;
-    started_bytes_ = done_bytes;
+    started_at_ = done;
     return;
   }
   const bool is_due = now - last_shown_ >= (is_terminal_ ? Clock::duration(kTerminalInterval)
@@ -93,13 +97,12 @@ void Console::progress(std::string_view what, uint64_t done_bytes, uint64_t tota
   if (!is_due) return;
   last_shown_ = now;
   const double seconds = std::chrono::duration<double>(now - started_).count();
-  const double rate = static_cast<double>(done_bytes - started_bytes_) / std::max(seconds, 1e-9);
-  const double left = rate > 0 ? static_cast<double>(total_bytes - done_bytes) / rate : 0;
-  const std::string text =
-      fmt::format("{} {:3.0f}%  {} of {}  {}/s  {} left", what,
-                  100.0 * static_cast<double>(done_bytes) / static_cast<double>(total_bytes),
-                  bytes_text(done_bytes), bytes_text(total_bytes),
-                  bytes_text(static_cast<uint64_t>(rate)), seconds_text(left));
+  const double rate = static_cast<double>(done - started_at_) / std::max(seconds, 1e-9);
+  const double left = rate > 0 ? static_cast<double>(total - done) / rate : 0;
+  const std::string text = fmt::format(
+      "{} {:3.0f}%  {} of {}  {}/s  {} left", what,
+      100.0 * static_cast<double>(done) / static_cast<double>(total), amount_text(done, unit),
+      amount_text(total, unit), amount_text(static_cast<uint64_t>(rate), unit), seconds_text(left));
   fmt::print(stderr, "{}{}{}", is_terminal_ ? "\r\033[K" : "", text, is_terminal_ ? "" : "\n");
   std::fflush(stderr);
   line_open_ = is_terminal_;

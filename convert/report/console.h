@@ -12,6 +12,9 @@ namespace llmq::convert {
 
 enum class LogLevel : uint8_t { kQuiet, kWarning, kInfo, kDebug };
 
+/// What progress counts.
+enum class ProgressUnit : uint8_t { kBytes, kTokens };
+
 /// Everything the program says. Results go to stdout (one JSON document with --json), all else to
 /// stderr. Thread-safe.
 class Console {
@@ -35,7 +38,8 @@ class Console {
 
   /// Shows progress: on a terminal one line rewritten in place with rate and time left, in a pipe a
   /// plain line at most every few seconds.
-  void progress(std::string_view what, uint64_t done_bytes, uint64_t total_bytes);
+  void progress(std::string_view what, uint64_t done, uint64_t total,
+                ProgressUnit unit = ProgressUnit::kBytes);
 
   /// Ends the progress line.
   void end_progress();
@@ -51,7 +55,7 @@ class Console {
   bool line_open_ = false;
   Clock::time_point started_;
   Clock::time_point last_shown_;
-  uint64_t started_bytes_ = 0;
+  uint64_t started_at_ = 0;  // done when the progress line began
   bool in_progress_ = false;
 };
 

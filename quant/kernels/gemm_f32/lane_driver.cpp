@@ -230,8 +230,8 @@ void run_lane_gemm(const LaneGemmKernels& kernels, const LaneGemmArgs& args, Thr
   check_shapes(args, args.x.n_cols * element_size_bytes(args.weights.type));
   if (args.x.n_rows == 0 || args.y.n_cols == 0) return;
   const bool streams =
-      kernels.tile_rows == 0 || (args.x.n_rows <= (getenv("MS") ? atoi(getenv("MS")) : 16) &&
-                                 args.weights.group % kLanes == 0);
+      kernels.tile_rows == 0 ||
+      (args.x.n_rows <= kernels.max_stream_rows && args.weights.group % kLanes == 0);
   if (streams) {
     run_streaming(kernels, args, team);
   } else {
