@@ -77,6 +77,14 @@ std::function<void(int64_t)> show_progress(Console& console, std::string_view wh
   };
 }
 
+runtime::Tokenizer load_tokenizer(const std::filesystem::path& source) {
+  try {
+    return runtime::Tokenizer::load(source);
+  } catch (const formats::Error& error) {
+    throw error.with_context("calibration reads texts with the model's tokenizer");
+  }
+}
+
 runtime::WeightSource float_source(const FolderPlan& plan) {
   return {&plan.source, &plan.config, nullptr};
 }
@@ -121,7 +129,7 @@ CalibrationInput open_calibration(const FolderJob& job, const FolderPlan& plan, 
   const CalibrationTexts texts = job.calibration.texts.empty()
                                      ? builtin_calibration()
                                      : read_calibration_file(job.calibration.texts);
-  input.windows = calibration_windows(texts, runtime::Tokenizer::load(job.source),
+  input.windows = calibration_windows(texts, load_tokenizer(job.source),
                                       runtime::max_positions(plan.config), job.calibration.options);
   input.statistics.texts = texts.name;
   input.statistics.n_samples = static_cast<int64_t>(input.windows.size());

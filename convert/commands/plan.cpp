@@ -26,8 +26,7 @@ formats::Json plan_json(const FolderPlan& plan, int n_threads) {
   document["peak_memory_bytes"] = expected_peak_memory_bytes(plan, n_threads);
   document["expected_seconds"] = expected_seconds(plan, n_threads);
   document["legal_tp"] = legal_tp_sizes(plan);
-  document["warnings"] = plan.ledger.warnings;
-  if (!plan.recipe.caveat.empty()) document["warnings"].push_back(plan.recipe.caveat);
+  document["warnings"] = plan_warnings(plan);
   document["tensors"] = ledger_json(plan.ledger);
   return document;
 }

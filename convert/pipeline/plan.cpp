@@ -1,5 +1,7 @@
 #include "convert/pipeline/plan.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "convert/pipeline/stream.h"
@@ -67,6 +69,18 @@ FolderPlan make_folder_plan(const FolderJob& job) {
   plan.ledger = make_ledger(plan.source, plan.config, plan.recipe, job.ledger);
   plan.naming = naming_of(job, plan.recipe);
   return plan;
+}
+
+std::vector<std::string> plan_warnings(const FolderPlan& plan) {
+  std::vector<std::string> warnings = plan.ledger.warnings;
+  if (!plan.recipe.caveat.empty()) warnings.push_back(plan.recipe.caveat);
+  if (plan.recipe.needs_calibration() && plan.recipe.disable_level > 0) {
+    warnings.push_back(fmt::format(
+        "disable_level {}: calibration decides which linears these are; until then they are listed "
+        "as quantized",
+        plan.recipe.disable_level));
+  }
+  return warnings;
 }
 
 std::vector<int64_t> legal_tp_sizes(const FolderPlan& plan) {

@@ -27,6 +27,10 @@ struct FolderPlan {
 /// parse_model_config and make_ledger.
 FolderPlan make_folder_plan(const FolderJob& job);
 
+/// What a plan alone cannot decide or does not do, in sentences: the ledger's warnings, the
+/// recipe's caveat, and a disable_level, which only a calibration run resolves.
+std::vector<std::string> plan_warnings(const FolderPlan& plan);
+
 /// Tensor-parallel sizes from 1 to 64 at which every linear of the ledger divides (KV heads may be
 /// replicated) and every group of a grouped scheme stays whole.
 std::vector<int64_t> legal_tp_sizes(const FolderPlan& plan);

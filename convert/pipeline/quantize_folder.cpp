@@ -8,6 +8,7 @@
 
 #include "convert/calibration/activation_ranges.h"
 #include "convert/interrupt.h"
+#include "convert/pipeline/folder_report.h"
 #include "convert/pipeline/journal.h"
 #include "convert/pipeline/output_layout.h"
 #include "convert/pipeline/plan.h"
@@ -18,7 +19,6 @@
 #include "formats/description.h"
 #include "formats/error.h"
 #include "formats/staging.h"
-#include "quant/kernels/cpu.h"
 
 namespace llmq::convert {
 namespace {
@@ -283,57 +283,6 @@ class FolderRun {
   std::optional<ActivationRanges> ranges_;
 };
 
-int64_t parameter_count(const Ledger& ledger) {
-  int64_t total = 0;
-  for (const LedgerEntry& entry : ledger.entries)
-    total += formats::shape_elements(entry.source->shape);
-  return total;
-}
-
-Json make_report(const FolderJob& job, const FolderPlan& plan, const std::vector<Json>& results) {
-  Json report = {{"llmq_version", LLMQ_VERSION},
-                 {"instruction_set", quant::isa_name(quant::active_isa())},
-                 {"threads", job.n_threads},
-                 {"source", job.source.string()},
-                 {"destination", job.destination.string()},
-                 {"dry_run", job.dry_run},
-                 {"recipe", recipe_json(plan.recipe)},
-                 {"model_type", plan.config.model_type},
-                 {"dtype", formats::torch_dtype_name(plan.ledger.model_dtype)},
-                 {"warnings", plan.ledger.warnings}};
-  const uint64_t output_bytes = plan.ledger.output_bytes();
-  report["totals"] = {{"parameters", parameter_count(plan.ledger)},
-                      {"source_bytes", plan.ledger.source_bytes()},
-                      {"output_bytes", output_bytes},
-                      {"bits_per_weight", 8.0 * static_cast<double>(output_bytes) /
-                                              static_cast<double>(std::max<int64_t>(
-                                                  1, parameter_count(plan.ledger)))}};
-  report["tensors"] = ledger_json(plan.ledger);
-  for (size_t i = 0; i < results.size(); ++i) {
-    for (const auto& [key, value] : results[i].items()) report["tensors"][i][key] = value;
-  }
-  return report;
-}
-
-void tell_warnings(const FolderPlan& plan, const std::vector<Json>& results, Console& console) {
-  for (size_t i = 0; i < results.size(); ++i) {
-    if (!results[i].contains("near_overflow")) continue;
-    console.warn(
-        fmt::format("tensor {} has {} values up to {:.6g}, {}", plan.ledger.entries[i].source->name,
-                    results[i]["near_overflow"].get<int64_t>(), results[i]["absmax"].get<double>(),
-                    results[i]["advice"].get<std::string>()));
-  }
-}
-
-void add_run_figures(Json& report, double seconds, const MemorySampler& memory) {
-  Json& totals = report["totals"];
-  totals["seconds"] = seconds;
-  totals["bytes_per_second"] = static_cast<uint64_t>(
-      static_cast<double>(totals["source_bytes"].get<uint64_t>()) / std::max(seconds, 1e-9));
-  totals["peak_memory_bytes"] = memory.peak().private_bytes;
-  totals["peak_mapped_bytes"] = memory.peak().mapped_bytes;
-}
-
 /// The written folder must obey every rule before it may appear.
 Json require_conformance(const fs::path& folder, quant::ThreadTeam& team) {
   Json conformance = conformance_json(check_conformance(folder, std::nullopt, team));
@@ -355,11 +304,11 @@ Json run_folder_job(const FolderJob& requested, Console& console) {
   FolderJob job = requested;
   FolderPlan plan = make_folder_plan(job);
   formats::check_destination(job.destination, job.source, job.force);
-  for (const std::string& warning : plan.ledger.warnings) console.warn(warning);
-  if (!plan.recipe.caveat.empty()) console.warn(plan.recipe.caveat);
   warn_of_idle_calibration(job, plan.recipe, console);
-  const std::vector<Json> nothing_done(plan.ledger.entries.size(), Json::object());
-  if (job.dry_run) return make_report(job, plan, nothing_done);
+  if (job.dry_run) {
+    for (const std::string& warning : plan_warnings(plan)) console.warn(warning);
+    return folder_report(job, plan, std::vector<Json>(plan.ledger.entries.size(), Json::object()));
+  }
 
   quant::ThreadTeam team(job.n_threads);
   std::optional<CalibrationInput> calibration;
@@ -371,13 +320,14 @@ Json run_folder_job(const FolderJob& requested, Console& console) {
       plan = make_folder_plan(job);
     }
   }
+  for (const std::string& warning : plan_warnings(plan)) console.warn(warning);
   FolderRun run(job, plan, calibration ? &*calibration : nullptr, team, console);
   check_disk_space(job, run.layout().size_bytes());
   formats::StagingFolder staging(job.destination, job.source, job.force);
   try {
     const std::vector<Json>& results = run.run(staging);
     throw_if_interrupted();
-    Json report = make_report(job, plan, results);
+    Json report = folder_report(job, plan, results);
     if (calibration) report["calibration"] = calibration->report();
     report["conformance"] = require_conformance(staging.path(), team);
     if (!job.calibration.save_statistics.empty() && calibration) {

@@ -229,9 +229,8 @@ void run_tiled(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadT
 void run_lane_gemm(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadTeam& team) {
   check_shapes(args, args.x.n_cols * element_size_bytes(args.weights.type));
   if (args.x.n_rows == 0 || args.y.n_cols == 0) return;
-  const bool streams =
-      kernels.tile_rows == 0 ||
-      (args.x.n_rows <= kernels.max_stream_rows && args.weights.group % kLanes == 0);
+  const bool streams = kernels.tile_rows == 0 || (args.x.n_rows <= kernels.max_stream_rows &&
+                                                  args.weights.group % kLanes == 0);
   if (streams) {
     run_streaming(kernels, args, team);
   } else {

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <vector>
+
+#include "convert/pipeline/plan.h"
+#include "convert/pipeline/quantize_folder.h"
+#include "convert/report/console.h"
+#include "convert/report/memory.h"
+#include "formats/json.h"
+
+namespace llmq::convert {
+
+/// llmq_report.json as far as it does not depend on how the run went: versions, recipe, totals, and
+/// every tensor with its fate and what `results` (one object per ledger entry) say of it.
+formats::Json folder_report(const FolderJob& job, const FolderPlan& plan,
+                            const std::vector<formats::Json>& results);
+
+/// Adds time, rate and peak memory to the totals of a report.
+void add_run_figures(formats::Json& report, double seconds, const MemorySampler& memory);
+
+/// Tells the user which tensors came close to the range of their dtype.
+void tell_warnings(const FolderPlan& plan, const std::vector<formats::Json>& results,
+                   Console& console);
+
+}  // namespace llmq::convert

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "convert/pipeline/ledger.h"
+#include "convert/recipes/recipe.h"
+#include "formats/model_config.h"
+
+namespace llmq::convert {
+
+/// Refuses rules that this program cannot carry out, before anything is read. Throws Error{kUsage}
+/// naming the rule for a scheme that is not written, parameters that engines cannot run, or several
+/// group sizes.
+void check_schemes(const Recipe& recipe);
+
+/// A recipe made for other families is still used, with a warning in `ledger`, when each of its
+/// patterns finds a module there. Throws Error{kUsage} naming the pattern that finds none.
+void check_family(const formats::ModelConfig& config, const Recipe& recipe, Ledger& ledger);
+
+}  // namespace llmq::convert
