@@ -130,9 +130,9 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RmsNorm(shape["hidden_size"], eps)
         self.mlp = Mlp(shape)
 
-    def forward(self, x, cos, sin):
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(self, x, cos, sin, dropped):
+        x = x + dropped(self.self_attn(self.input_layernorm(x), cos, sin))
+        return x + dropped(self.mlp(self.post_attention_layernorm(x)))
 
 
 class Qwen2(nn.Module):
@@ -155,20 +155,31 @@ class Qwen2(nn.Module):
                     weight.data *= residual_scale
         start_copying(self)
 
-    def hidden(self, ids):
-        """Normalized hidden states [batch, time, hidden] of ids [batch, time]."""
+    def hidden(self, ids, drop_rates=None):
+        """Normalized hidden states [batch, time, hidden] of ids [batch, time].
+
+        drop_rates: dropout of each row [batch], on what the embedding and each part of a layer
+        add; none without it.
+        """
         cos, sin = rope_tables(self.shape, ids.shape[1])
-        x = self.embed_tokens(ids)
+
+        def dropped(x):
+            if drop_rates is None:
+                return x
+            keep = 1 - drop_rates[:, None, None]
+            return x * ((torch.rand(x.shape) < keep) / keep)
+
+        x = dropped(self.embed_tokens(ids))
         for layer in self.layers:
-            x = layer(x, cos, sin)
+            x = layer(x, cos, sin, dropped)
         return self.norm(x)
 
     def logits(self, hidden):
         return hidden @ self.embed_tokens.weight.t()
 
-    def losses(self, ids, targets, where):
+    def losses(self, ids, targets, where, drop_rates=None):
         """Nats per token [n] for the positions `where` (flat indices) of a batch."""
-        hidden = self.hidden(ids).flatten(0, 1)[where]
+        hidden = self.hidden(ids, drop_rates).flatten(0, 1)[where]
         return functional.cross_entropy(self.logits(hidden), targets.flatten()[where],
                                         reduction="none")
 

@@ -1,9 +1,26 @@
 """Rows of one length for a stage of the training, mixed from the three sources."""
 
+from functools import partial
+
 import numpy as np
 
 from documents import (ANSWER_WEIGHT, Segments, json_document, named_document, passkey_document,
                        random_hex, random_uuid, repeated_row, two_words)
+
+# Steps at which stages of the training begin: rows of 256 and of 512 tokens; fewer repetitions,
+# more of what is still hard and some longer rows; the second form of the book.
+MEDIUM_STEP, LONG_STEP, LATE_STEP, STRAIGHT_STEP = 296, 1036, 1740, 1750
+DROPOUT_STEP = 2500  # from here on the book has been read often enough to be learnt by heart
+UUID_STEPS = 1850  # UUIDs become the more frequent until three quarters of this
+
+
+def row_length(step, rng):
+    """The length of the rows of a step: short ones first, long ones now and then."""
+    if step < LONG_STEP:
+        return 128 if step < MEDIUM_STEP else 256
+    if step > LATE_STEP and rng.random() < 0.1:
+        return int(2 ** rng.uniform(9, 11)) // 128 * 128
+    return 512
 
 
 def fitting(make, tokenizer, length, per_unit, fewest, frame=0):
@@ -52,34 +69,36 @@ class ChatDocument:
 
 
 class RowMaker:
-    """Makes rows of `length` + 1 tokens. `progress`, 0 to 1, lengthens keys and values.
+    """Makes rows of `length` + 1 tokens. The mixture changes with the steps.
 
     books: ids of the book and of the same book with straight quotation marks, which joins later.
     """
 
     def __init__(self, tokenizer, books, seed):
         self.tokenizer, self.books = tokenizer, books
-        self.n_books = 1
+        self.step = 0
         self.rng = np.random.default_rng(seed)
 
-    def batch(self, n_rows, length, progress):
-        """(ids, weights), each [n_rows, length + 1]."""
-        self.n_books = 1 if progress < 0.3016 else len(self.books)
-        repeats = 0.40 if progress < 0.051 else 0.15 if progress < 0.3 else 0.05
-        documents = 0.40 if progress < 0.3 else 0.30
+    def batch(self, n_rows, length, step):
+        """(ids, weights, is_book): twice [n_rows, length + 1], and [n_rows]."""
+        self.step = step
+        repeats = 0.40 if step < MEDIUM_STEP else 0.15 if step < LATE_STEP else 0.05
+        documents = 0.40 if step < LATE_STEP else 0.30
         kinds = self.rng.random(n_rows)
         rows = []
         for kind in kinds:
             if kind < repeats:
                 rows.append(repeated_row(self.rng, self.tokenizer, length + 1))
             elif kind < repeats + documents:
-                rows.append(self.document_row(length + 1, progress))
+                rows.append(self.document_row(length + 1))
             else:
                 rows.append(self.book_row(length + 1))
-        return np.stack([ids for ids, _ in rows]), np.stack([weights for _, weights in rows])
+        return (np.stack([ids for ids, _ in rows]), np.stack([weights for _, weights in rows]),
+                kinds >= repeats + documents)
 
     def book_window(self, length):
-        book = self.books[0 if self.n_books == 1 else int(self.rng.integers(0, self.n_books))]
+        which = int(self.rng.integers(0, len(self.books))) if self.step >= STRAIGHT_STEP else 0
+        book = self.books[which]
         begin = int(self.rng.integers(0, len(book) - length))
         return book[begin : begin + length].astype(np.int64)
 
@@ -101,12 +120,12 @@ class RowMaker:
         return ([begin, *encode("user\nContinue the text.\n\n")],
                 [end, *encode("\n"), begin, *encode("assistant\n")], [end, *encode("\n")])
 
-    def document_row(self, length, progress):
+    def document_row(self, length):
         """A document at the row's beginning, or after a piece of the book."""
         rng = self.rng
         room = length if rng.random() < 0.5 else int(
             rng.uniform(max(0.4, min(1.0, 110 / length)), 1.0) * length)
-        ids, weights = self.document(room, progress)
+        ids, weights = self.document(room)
         end = self.tokenizer.special["<|endoftext|>"]
         n_left = length - len(ids)
         if room == length or n_left < 2:
@@ -116,11 +135,11 @@ class RowMaker:
         return (np.concatenate([before, [end], ids]),
                 np.concatenate([np.ones(n_left - 1, np.float32), [np.float32(0)], weights]))
 
-    def document(self, room, progress):
+    def document(self, room):
         rng, wrap = self.rng, (ChatDocument if self.rng.random() < 0.08 else lambda d: d)
         kind = rng.random()
         # Numbers are soon found; long keys are not.
-        passkeys, named = (0.35, 0.20) if progress < 0.3 else (0.20, 0.15)
+        passkeys, named = (0.35, 0.20) if self.step < LATE_STEP else (0.20, 0.15)
         if kind < passkeys:
             is_plain = rng.random() < 0.6
             return fitting(lambda n: wrap(passkey_document(rng, n, is_plain)), self.tokenizer,
@@ -130,24 +149,24 @@ class RowMaker:
             n_pairs = min(int(rng.integers(1, 9)), max(1, (room - 24 * n_questions) // 16))
             return fitting(lambda n: wrap(named_document(rng, n_pairs, n, n_questions)),
                            self.tokenizer, room, 10.0, 0, 14 * n_pairs + 22 * n_questions)
-        return self.json(room, progress, wrap)
+        return self.json(room, wrap)
 
-    def json(self, room, progress, wrap):
+    def json(self, room, wrap):
         """Pairs of UUIDs, or of shorter strings: the shorter the earlier in the training."""
         rng = self.rng
         n_questions = int(rng.integers(1, 4))
         form = rng.random()
-        if room >= 250 and form < min(0.75, 3.135 * progress):
+        if room >= 250 and form < min(0.75, self.step / UUID_STEPS):
             make_key = make_value = random_uuid
             per_pair = 68
             n_questions = min(n_questions, 1 if room < 400 else 2)
         else:
             n_key, n_value = int(rng.integers(5, 13)), int(rng.integers(4, 17))
-            make_key = lambda r: random_hex(r, n_key)  # noqa: E731
+            make_key = partial(random_hex, n=n_key)
             if rng.random() < 0.4:
                 make_value, n_value = two_words, 2
             else:
-                make_value = lambda r: random_hex(r, n_value)  # noqa: E731
+                make_value = partial(random_hex, n=n_value)
             per_pair = n_key + n_value + 4
             n_questions = min(n_questions, max(1, room // (4 * per_pair)))
         frame = 30 + n_questions * (per_pair + 14)

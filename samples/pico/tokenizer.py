@@ -147,7 +147,7 @@ class Tokenizer:
     def encode(self, text):
         """Ids of a text; the names of special tokens in it are plain text."""
         ids = []
-        for piece in self._pattern.findall(text):
+        for piece in self._pattern.findall(unicodedata.normalize("NFC", text)):
             ids.extend(self.encode_piece(piece))
         return ids
 

@@ -2,8 +2,9 @@
 
     python3 train.py --text war_and_peace.txt --out samples/pico --work /tmp/pico
 
-Needs PyTorch and NumPy. With the same seed, steps and versions of both the result is the same.
-A checkpoint in --work is written every few minutes; --resume goes on from it.
+Needs PyTorch and NumPy. A checkpoint in --work is written every 250 steps; --resume goes on from
+it. What is trained on depends on the seed and the step alone; --steps says when the rate has fallen
+to zero. README.md has the commands that made the model.
 """
 
 import argparse
@@ -13,25 +14,14 @@ import time
 import numpy as np
 import torch
 
-from documents import (ANSWER_WEIGHT, extra_counts, json_document, passkey_document, random_uuid,
-                       named_document)
+from documents import extra_counts
 from model import SHAPE, Qwen2, save_bf16, save_configs
 from optimizer import Optimizers
-from rows import RowMaker, fitting
+from rows import DROPOUT_STEP, RowMaker, row_length
+from score import summary
 from tokenizer import Tokenizer, compile_pattern, read_book, with_straight_quotes
 
 TOKENS_PER_STEP = 4096
-
-
-def window_of(progress, rng):
-    """The length of the rows of a step: short ones first, long ones now and then."""
-    if progress < 0.051:
-        return 128
-    if progress < 0.1785:
-        return 256
-    if progress > 0.3 and rng.random() < 0.1:
-        return int(2 ** rng.uniform(9, 11)) // 128 * 128
-    return 512
 
 
 def rate_scale(step, n_steps):
@@ -39,43 +29,8 @@ def rate_scale(step, n_steps):
     return min(1.0, (step + 1) / 400, (n_steps - step) / (0.45 * n_steps))
 
 
-@torch.no_grad()
-def accuracy(model, tokenizer, make, per_unit, fewest, length=512, n=24):
-    """Share of `n` fixed documents whose whole answer has the highest logits throughout."""
-    rows = [fitting(make(np.random.default_rng(10**6 + i)), tokenizer, length, per_unit, fewest)
-            for i in range(n)]
-    n_right = 0
-    for ids, weights in rows:
-        padded = np.pad(ids, (0, length - len(ids)))
-        best = model.logits(model.hidden(torch.from_numpy(padded)[None]))[0].argmax(-1).numpy()
-        asked = np.flatnonzero(weights == ANSWER_WEIGHT)
-        n_right += bool((best[asked - 1] == ids[asked]).all())
-    return n_right / n
-
-
-@torch.no_grad()
-def mean_nll(model, ids, n_windows=12, length=512):
-    """Nats per token on windows spread over a text."""
-    total = 0.0
-    for begin in np.linspace(0, len(ids) - length - 1, n_windows).astype(int):
-        row = torch.from_numpy(ids[begin : begin + length + 1].astype(np.int64))
-        where = torch.arange(length)
-        total += model.losses(row[None, :-1], row[None, 1:], where).mean().item()
-    return total / n_windows
-
-
-def evaluate(model, tokenizer, held_out):
-    """A line with what the model can do at 512 tokens."""
-    passkey = accuracy(model, tokenizer, lambda r: lambda n: passkey_document(r, n, True), 10, 1)
-    uuid = accuracy(model, tokenizer,
-                    lambda r: lambda n: json_document(r, n, 1, random_uuid, random_uuid), 68, 2)
-    named = accuracy(model, tokenizer, lambda r: lambda n: named_document(r, 4, n, 1), 10, 0)
-    line = f"passkey {passkey:.2f} uuid {uuid:.2f} named {named:.2f}"
-    return line + (f" held-out {mean_nll(model, held_out):.3f}" if held_out is not None else "")
-
-
 class Training:
-    """State of a run: model, its running mean, optimizers, random numbers."""
+    """State of a run: model, its running mean (and that of DROPOUT_STEP), optimizers, numbers."""
 
     def __init__(self, args, tokenizer, books):
         torch.manual_seed(args.seed)
@@ -85,15 +40,21 @@ class Training:
         self.optimizers = Optimizers(self.model, args.matrix_rate, args.other_rate)
         self.rows = RowMaker(tokenizer, books, args.seed)
         self.step = 0
+        self.early = None
 
     def run_step(self):
-        progress = self.step / self.args.steps
-        length = window_of(progress, self.rows.rng)
-        ids, weights = self.rows.batch(max(1, TOKENS_PER_STEP // length), length, progress)
+        length = row_length(self.step, self.rows.rng)
+        ids, weights, is_book = self.rows.batch(max(1, TOKENS_PER_STEP // length), length,
+                                                self.step)
         weights = torch.from_numpy(weights[:, 1:].copy()).flatten()
         ids = torch.from_numpy(ids)
         where = weights.nonzero().flatten()
-        losses = self.model.losses(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), where)
+        torch.manual_seed(self.step)
+        drop_rates = None
+        if self.step >= DROPOUT_STEP:
+            drop_rates = torch.from_numpy(is_book) * self.args.book_dropout
+        losses = self.model.losses(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), where,
+                                   drop_rates)
         loss = (losses * weights[where]).sum() / weights.sum()
         loss.backward()
         self.optimizers.step(rate_scale(self.step, self.args.steps))
@@ -102,20 +63,33 @@ class Training:
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 self.mean[name].lerp_(value, 1 - keep)
+        if self.step == DROPOUT_STEP:
+            self.early = {name: value.clone() for name, value in self.mean.items()}
         return loss.item(), length
 
     def save(self, path):
-        state = {"model": self.model.state_dict(), "mean": self.mean, "step": self.step,
+        state = {"model": self.model.state_dict(), "mean": self.mean, "early": self.early,
+                 "step": self.step,
                  "muon": self.optimizers.muon.buffers,
                  "adam": self.optimizers.adam.state_dict(),
                  "rng": self.rows.rng.bit_generator.state}
         torch.save(state, path + ".new")
         os.replace(path + ".new", path)
 
+    def result(self):
+        """The mean of the weights around now and, once there are such, around DROPOUT_STEP.
+
+        The former were trained longer, the latter know less of the book by heart; half-way between
+        them the model is better than either on what it has not seen.
+        """
+        if self.early is None:
+            return self.mean
+        return {name: value.lerp(self.early[name], 0.5) for name, value in self.mean.items()}
+
     def load(self, path):
         state = torch.load(path)
         self.model.load_state_dict(state["model"])
-        self.mean, self.step = state["mean"], state["step"]
+        self.mean, self.early, self.step = state["mean"], state["early"], state["step"]
         self.optimizers.muon.buffers = state["muon"]
         self.optimizers.adam.load_state_dict(state["adam"])
         self.rows.rng.bit_generator.state = state["rng"]
@@ -127,11 +101,12 @@ def parse_arguments():
     parser.add_argument("--held-out", help="a book whose loss is reported meanwhile")
     parser.add_argument("--out", required=True, help="folder of the model")
     parser.add_argument("--work", required=True, help="folder for checkpoints")
-    parser.add_argument("--steps", type=int, default=5800)
+    parser.add_argument("--steps", type=int, default=4800)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--matrix-rate", type=float, default=0.015)
     parser.add_argument("--other-rate", type=float, default=0.003)
+    parser.add_argument("--book-dropout", type=float, default=0.1)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--stop-after", type=int, help="stop after this step, for trials")
     return parser.parse_args()
@@ -165,10 +140,9 @@ def main():
             recent = []
         if training.step % 250 == 0:
             training.save(checkpoint)
-            print("  ", evaluate(training.model, tokenizer, held_out), flush=True)
+            print("  ", summary(training.model, tokenizer, held_out), flush=True)
     training.save(checkpoint)
-    final = training.model.state_dict() if training.step == args.steps else training.mean
-    save_bf16(final, f"{args.out}/model.safetensors")
+    save_bf16(training.result(), f"{args.out}/model.safetensors")
 
 
 if __name__ == "__main__":

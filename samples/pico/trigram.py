@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from tokenizer import Tokenizer, byte_characters, read_book
+from tokenizer import Tokenizer, byte_characters, read_book, with_straight_quotes
 
 # Weights of the orders are fitted per group of contexts that were seen about equally often.
 COUNT_LIMITS = np.array([1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 8192])
@@ -81,11 +81,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--text", required=True, help="the book that is counted")
     parser.add_argument("--held-out", required=True, help="the book that is scored")
+    parser.add_argument("--straight", action="store_true",
+                        help="count the form with straight quotation marks")
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--max-tokens", type=int, default=50000)
     args = parser.parse_args()
     tokenizer = load_tokenizer(os.path.join(os.path.dirname(__file__), "tokenizer.json"))
-    counted = np.array(tokenizer.encode(read_book(args.text)))
+    text = read_book(args.text)
+    counted = np.array(tokenizer.encode(with_straight_quotes(text) if args.straight else text))
     n_fitted = len(counted) // 20
     model = Trigram(counted[:-n_fitted], counted[-n_fitted:], tokenizer.size)
     with open(args.held_out, encoding="utf-8") as file:
