@@ -29,7 +29,7 @@ quantize_and_check() {
 
 for dtype in float32 float16 bfloat16; do
   rm -rf "$work/random"
-  "$make_checkpoint" --config "$root/samples/tiny-qwen2.json" --out "$work/random" --dtype "$dtype"
+  "$make_checkpoint" --config "$here/tiny-qwen2.json" --out "$work/random" --dtype "$dtype"
   quantize_and_check "$work/random" -type w8a16
   quantize_and_check "$work/random" -type w8a16 -w_sym False
   quantize_and_check "$work/random" -type qwen_w8a16 -part_file_size 0.001
