@@ -4,6 +4,8 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "convert/interrupt.h"
 #include "formats/error.h"
@@ -89,6 +91,30 @@ runtime::WeightSource float_source(const FolderPlan& plan) {
   return {&plan.source, &plan.config, nullptr};
 }
 
+/// max|x| / std of what the linears of each group read on the first samples.
+std::map<GroupKey, double> first_samples_spread(const std::vector<std::vector<int32_t>>& windows,
+                                                const FolderPlan& plan, quant::ThreadTeam& team,
+                                                Console& console) {
+  const auto n_first = static_cast<std::ptrdiff_t>(std::min(kFirstSamples, windows.size()));
+  std::vector<std::vector<int32_t>> first(windows.begin(), windows.begin() + n_first);
+  int64_t n_tokens = 0;
+  for (const std::vector<int32_t>& window : first) n_tokens += static_cast<int64_t>(window.size());
+  runtime::Calibrator calibrator(
+      float_source(plan), std::move(first),
+      {.with_histogram = false,
+       .on_tokens =
+           show_progress(console, "choosing layers", n_tokens * (plan.config.n_layers + 1))},
+      team);
+  std::map<GroupKey, double> spread;
+  for (int64_t layer = 0; layer < plan.config.n_layers; ++layer) {
+    for (const auto& [group, seen] : calibrator.advance())
+      spread[{layer, group}] = seen.max_over_std();
+  }
+  for (const auto& [group, seen] : calibrator.head()) spread[{-1, group}] = seen.max_over_std();
+  console.end_progress();
+  return spread;
+}
+
 }  // namespace
 
 Json CalibrationInput::fingerprint() const {
@@ -145,28 +171,8 @@ CalibrationInput open_calibration(const FolderJob& job, const FolderPlan& plan, 
 void keep_widest_float(CalibrationInput& calibration, const FolderPlan& plan,
                        quant::ThreadTeam& team, Console& console, Recipe& recipe) {
   CalibrationStatistics& statistics = calibration.statistics;
-  if (!calibration.is_loaded) {
-    std::vector<std::vector<int32_t>> first(
-        calibration.windows.begin(),
-        calibration.windows.begin() +
-            static_cast<std::ptrdiff_t>(std::min(kFirstSamples, calibration.windows.size())));
-    int64_t n_tokens = 0;
-    for (const std::vector<int32_t>& window : first)
-      n_tokens += static_cast<int64_t>(window.size());
-    runtime::Calibrator calibrator(
-        float_source(plan), std::move(first),
-        {.with_histogram = false,
-         .on_tokens =
-             show_progress(console, "choosing layers", n_tokens * (plan.config.n_layers + 1))},
-        team);
-    for (int64_t layer = 0; layer < plan.config.n_layers; ++layer) {
-      for (const auto& [group, seen] : calibrator.advance())
-        statistics.first_samples[{layer, group}] = seen.max_over_std();
-    }
-    for (const auto& [group, seen] : calibrator.head())
-      statistics.first_samples[{-1, group}] = seen.max_over_std();
-    console.end_progress();
-  }
+  if (!calibration.is_loaded)
+    statistics.first_samples = first_samples_spread(calibration.windows, plan, team, console);
   struct Candidate {
     double spread;
     std::string module;

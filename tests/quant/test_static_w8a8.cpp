@@ -15,6 +15,7 @@
 
 #include "formats/error.h"
 #include "formats/float16.h"
+#include "tests/tools/test_files.h"
 
 namespace llmq::quant {
 namespace {
@@ -25,14 +26,7 @@ using ::testing::HasSubstr;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 std::string refusal(const std::function<void()>& call, formats::ErrorCode code) {
-  try {
-    call();
-  } catch (const formats::Error& error) {
-    EXPECT_EQ(error.code(), code);
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return "";
+  return test::error_message(code, call);
 }
 
 // All positive finite values of a 16-bit type in ascending order, from the definition of the type.

@@ -12,6 +12,7 @@
 
 #include "formats/error.h"
 #include "tests/quant/observer/observer_samples.h"
+#include "tests/tools/test_files.h"
 
 namespace llmq::quant {
 namespace {
@@ -24,14 +25,7 @@ using testing::samples;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 std::string refusal(const std::function<void()>& call, formats::ErrorCode code) {
-  try {
-    call();
-  } catch (const formats::Error& error) {
-    EXPECT_EQ(error.code(), code);
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return "";
+  return test::error_message(code, call);
 }
 
 void expect_equal(const RangeStatistics& a, const RangeStatistics& b) {
