@@ -126,9 +126,8 @@ GroupStatistics Calibrator::advance() {
   }
   const LayerWeights weights = loader_.layer(next_layer_);
   GroupObservers observers(fmt::format("layer {}, ", next_layer_), options_.with_histogram, team_);
-  const auto observe = [&](FusedGroup group, const ConstMatrixF32& x) {
-    observers.observe(group, x);
-  };
+  LayerObserver observe;
+  observe.linear_input = [&](const LinearInput& input) { observers.observe(input.group, input.x); };
   for_each_batch([&](int64_t first_row, int64_t n_rows) {
     set_segments(first_row, n_rows);
     runner_.begin(segments_);

@@ -64,8 +64,8 @@ AttentionShape attention_shape(const formats::ModelConfig& config) {
   return {config.n_heads, config.n_kv_heads, config.head_dim};
 }
 
-void observe(const LinearInputObserver& observer, FusedGroup group, const MatrixF32& x) {
-  if (observer) observer(group, readable(x));
+void observe(const LayerObserver& observer, FusedGroup group, const MatrixF32& x) {
+  if (observer.linear_input) observer.linear_input({group, -1, readable(x)});
 }
 
 }  // namespace
@@ -91,14 +91,14 @@ void DecoderRunner::begin(std::span<const BatchSegment> segments) {
 }
 
 void DecoderRunner::run_layer(const LayerWeights& weights, LayerIndex index,
-                              const MatrixF32& hidden, const LinearInputObserver& observer) {
+                              const MatrixF32& hidden, const LayerObserver& observer) {
   if (n_rows_ == 0) return;
   attend(weights, index, hidden, observer);
   feed_forward(weights, hidden, observer);
 }
 
 void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const MatrixF32& hidden,
-                           const LinearInputObserver& observer) {
+                           const LayerObserver& observer) {
   const MatrixF32 normed = scratch(normed_, config_.hidden_size);
   rms_norm(weights.input_norm, config_.rms_norm_eps, readable(hidden), normed, team_);
   observe(observer, FusedGroup::kQkv, normed);
@@ -109,6 +109,7 @@ void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const 
   apply_linear(weights.k, readable(normed), k, team_);
   apply_linear(weights.v, readable(normed), v, team_);
   rotate_and_store(weights, index.cache_layer);
+  if (observer.attention_input) observer.attention_input({readable(q), readable(k), readable(v)});
 
   const MatrixF32 mixed = scratch(mixed_, config_.n_heads * config_.head_dim);
   const bool has_window =
@@ -152,7 +153,7 @@ void DecoderRunner::rotate_and_store(const LayerWeights& weights, int64_t cache_
 }
 
 void DecoderRunner::feed_forward(const LayerWeights& weights, const MatrixF32& hidden,
-                                 const LinearInputObserver& observer) {
+                                 const LayerObserver& observer) {
   const MatrixF32 normed = scratch(normed_, config_.hidden_size);
   rms_norm(weights.post_attention_norm, config_.rms_norm_eps, readable(hidden), normed, team_);
   observe(observer, FusedGroup::kGateUp, normed);

@@ -15,10 +15,28 @@
 
 namespace llmq::runtime {
 
-/// Sees the activations [n_rows, n_in] that the linears of `group` are about to read. For
-/// calibration; the rows are those of the batch, in order.
-using LinearInputObserver =
-    std::function<void(formats::FusedGroup group, const quant::ConstMatrixF32& x)>;
+/// What the linears of one fused group are about to read.
+struct LinearInput {
+  formats::FusedGroup group = formats::FusedGroup::kNone;
+  int64_t expert = -1;      ///< of an expert's linears; -1 for all others
+  quant::ConstMatrixF32 x;  ///< [n_rows, n_in]: rows of the batch in order, or those that were
+                            ///< routed to the expert
+};
+
+/// What attention is about to use, after head norms and RoPE: rows are those of the batch, in
+/// order.
+struct AttentionInput {
+  quant::ConstMatrixF32 q;  ///< [n_rows, n_heads·head_dim]
+  quant::ConstMatrixF32 k;  ///< [n_rows, n_kv_heads·head_dim]
+  quant::ConstMatrixF32 v;  ///< [n_rows, n_kv_heads·head_dim]
+};
+
+/// Sees a layer at work, for calibration. Matrices are valid during the call only. Functions may be
+/// empty.
+struct LayerObserver {
+  std::function<void(const LinearInput&)> linear_input;
+  std::function<void(const AttentionInput&)> attention_input;
+};
 
 /// Which layer to run.
 struct LayerIndex {
@@ -44,16 +62,16 @@ class DecoderRunner {
   /// Runs one layer in place on `hidden` [n_rows, hidden_size] of the batch begun last; stores the
   /// keys and values of its rows. Layers of a batch may be run in any order and repeatedly.
   void run_layer(const LayerWeights& weights, LayerIndex index, const quant::MatrixF32& hidden,
-                 const LinearInputObserver& observer = {});
+                 const LayerObserver& observer = {});
 
   /// Rows of the batch begun last.
   [[nodiscard]] int64_t n_rows() const { return n_rows_; }
 
  private:
   void attend(const LayerWeights& weights, LayerIndex index, const quant::MatrixF32& hidden,
-              const LinearInputObserver& observer);
+              const LayerObserver& observer);
   void feed_forward(const LayerWeights& weights, const quant::MatrixF32& hidden,
-                    const LinearInputObserver& observer);
+                    const LayerObserver& observer);
   void rotate_and_store(const LayerWeights& weights, int64_t cache_layer);
   quant::MatrixF32 scratch(std::vector<float>& buffer, int64_t n_cols) const;
 

@@ -39,9 +39,11 @@ LinearInputs linear_inputs(runtime::Model& model, std::span<const int32_t> token
     inputs.hidden.push_back(hidden);
     runner.run_layer(model.layer(layer), {.model_layer = layer, .cache_layer = layer},
                      {hidden.data.data(), n, width, width},
-                     [&](formats::FusedGroup group, const ConstMatrixF32& x) {
-                       inputs.groups[{layer, group}] = copy(x);
-                     });
+                     {.linear_input =
+                          [&](const runtime::LinearInput& input) {
+                            inputs.groups[{layer, input.group}] = copy(input.x);
+                          },
+                      .attention_input = {}});
   }
   inputs.hidden.push_back(hidden);
   inputs.head = hidden;

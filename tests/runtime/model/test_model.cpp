@@ -247,11 +247,19 @@ TEST(DecoderRunner, a_layer_runs_alone_on_several_samples_and_shows_what_its_lin
   runner.begin(segments);
   runner.run_layer(model->layer(1), {.model_layer = 1, .cache_layer = 0},
                    {hidden.data(), 24, 32, 32},
-                   [&](formats::FusedGroup group, const ConstMatrixF32& x) {
-                     EXPECT_EQ(x.n_rows, 24);
-                     groups.push_back(group);
-                     widths.push_back(x.n_cols);
-                   });
+                   {.linear_input =
+                        [&](const LinearInput& input) {
+                          EXPECT_EQ(input.x.n_rows, 24);
+                          EXPECT_EQ(input.expert, -1);
+                          groups.push_back(input.group);
+                          widths.push_back(input.x.n_cols);
+                        },
+                    .attention_input =
+                        [&](const AttentionInput& input) {
+                          EXPECT_EQ(input.q.n_cols, 64);
+                          EXPECT_EQ(input.k.n_cols, 32);
+                          EXPECT_EQ(input.v.n_cols, 32);
+                        }});
   using enum formats::FusedGroup;
   EXPECT_EQ(groups, (std::vector<formats::FusedGroup>{kQkv, kAttentionOut, kGateUp, kDown}));
   EXPECT_EQ(widths, (std::vector<int64_t>{32, 64, 32, 56}));
