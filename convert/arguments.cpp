@@ -25,7 +25,7 @@ constexpr std::array<ForeignOption, 10> kUnnecessary{{
     {"fa3-use-anti-calib", true, "the calibration set serves both"},
     {"scenario", false, "the files written load in every engine that knows the type"},
     {"config-path", false, "recipes are given with --recipe"},
-    {"model-type", false, "config.json says what the model is"},
+    {"data-list-index", false, "a calibration file is given with -calib"},
     {"tokenizer-args", false, "the tokenizer's own files decide"},
 }};
 

@@ -129,8 +129,11 @@ int run_program(int argc, const char* const* argv) {
   return run_action(action, console, options);
 }
 
-CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value,
-                        const std::string& help) {
+namespace {
+
+template <typename Value>
+CLI::Option* add_truth(CLI::App& app, const std::string& name, Value& value,
+                       const std::string& help) {
   return app
       .add_option_function<std::string>(
           name,
@@ -145,6 +148,18 @@ CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value,
       ->expected(0, 1)
       ->default_str("true")
       ->type_name("BOOL");
+}
+
+}  // namespace
+
+CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value,
+                        const std::string& help) {
+  return add_truth(app, name, value, help);
+}
+
+CLI::Option* add_switch(CLI::App& app, const std::string& name, std::optional<bool>& value,
+                        const std::string& help) {
+  return add_truth(app, name, value, help);
 }
 
 }  // namespace llmq::convert

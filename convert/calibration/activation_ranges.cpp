@@ -4,12 +4,14 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <utility>
 
 #include "convert/interrupt.h"
 #include "formats/error.h"
 #include "runtime/attention/rope.h"
+#include "runtime/calibrate/calibrator.h"
 
 namespace llmq::convert {
 namespace {
@@ -29,12 +31,7 @@ const RecipeRule* static_rule(const LedgerEntry& entry) {
 }
 
 GroupKey key_of(const LedgerEntry& entry) {
-  return {entry.layer, entry.group};
-}
-
-/// Histograms cost time and memory, and only these methods look at them.
-bool needs_histogram(const Recipe& recipe) {
-  return recipe.act_method != ActMethod::kMinMax;
+  return {entry.layer, entry.group, entry.expert};
 }
 
 std::string path_or(const std::filesystem::path& path, std::string_view fallback) {
@@ -68,27 +65,12 @@ void set_model(const formats::ModelConfig& config, CalibrationStatistics& statis
   statistics.intermediate_size = config.intermediate_size;
 }
 
-/// Progress of a run over all layers, and the place where a signal ends it.
-std::function<void(int64_t)> show_progress(Console& console, std::string_view what,
-                                           int64_t n_total) {
-  return [&console, what, n_total, n_done = int64_t{0}](int64_t n_tokens) mutable {
-    throw_if_interrupted();
-    n_done += n_tokens;
-    console.progress(what, static_cast<uint64_t>(n_done), static_cast<uint64_t>(n_total),
-                     ProgressUnit::kTokens);
-  };
-}
-
 runtime::Tokenizer load_tokenizer(const std::filesystem::path& source) {
   try {
     return runtime::Tokenizer::load(source);
   } catch (const formats::Error& error) {
     throw error.with_context("calibration reads texts with the model's tokenizer");
   }
-}
-
-runtime::WeightSource float_source(const FolderPlan& plan) {
-  return {&plan.source, &plan.config, nullptr};
 }
 
 /// max|x| / std of what the linears of each group read on the first samples.
@@ -102,20 +84,40 @@ std::map<GroupKey, double> first_samples_spread(const std::vector<std::vector<in
   runtime::Calibrator calibrator(
       float_source(plan), std::move(first),
       {.with_histogram = false,
+       .keeps_inputs = false,
        .on_tokens =
            show_progress(console, "choosing layers", n_tokens * (plan.config.n_layers + 1))},
       team);
   std::map<GroupKey, double> spread;
   for (int64_t layer = 0; layer < plan.config.n_layers; ++layer) {
     for (const auto& [group, seen] : calibrator.advance())
-      spread[{layer, group}] = seen.max_over_std();
+      spread[{layer, group.group, group.expert}] = seen.max_over_std();
   }
-  for (const auto& [group, seen] : calibrator.head()) spread[{-1, group}] = seen.max_over_std();
+  for (const auto& [group, seen] : calibrator.head())
+    spread[{-1, group.group}] = seen.max_over_std();
   console.end_progress();
   return spread;
 }
 
 }  // namespace
+
+bool needs_histogram(const Recipe& recipe) {
+  return recipe.act_method != ActMethod::kMinMax;
+}
+
+std::function<void(int64_t)> show_progress(Console& console, std::string_view what,
+                                           int64_t n_total) {
+  return [&console, what, n_total, n_done = int64_t{0}](int64_t n_tokens) mutable {
+    throw_if_interrupted();
+    n_done += n_tokens;
+    console.progress(what, static_cast<uint64_t>(n_done), static_cast<uint64_t>(n_total),
+                     ProgressUnit::kTokens);
+  };
+}
+
+runtime::WeightSource float_source(const FolderPlan& plan) {
+  return {&plan.source, &plan.config, nullptr};
+}
 
 Json CalibrationInput::fingerprint() const {
   uLong checksum = crc32(0, nullptr, 0);
@@ -168,99 +170,69 @@ CalibrationInput open_calibration(const FolderJob& job, const FolderPlan& plan, 
   return input;
 }
 
+namespace {
+
+struct WidthCandidate {
+  double spread;
+  std::string module;
+};
+
+/// The linears that disable_level and disable_threshold may choose from, widest inputs first.
+std::vector<WidthCandidate> width_candidates(const CalibrationStatistics& statistics,
+                                             const FolderPlan& plan, const Recipe& recipe) {
+  std::vector<WidthCandidate> candidates;
+  const auto& patterns = recipe.disable_candidates;
+  for (const LedgerEntry& entry : plan.ledger.entries) {
+    const auto spread = statistics.first_samples.find(key_of(entry));
+    const bool is_candidate =
+        patterns.empty() ||
+        std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+          return matches_pattern(pattern, entry.module);
+        });
+    if (is_candidate && static_rule(entry) != nullptr && spread != statistics.first_samples.end())
+      candidates.push_back({spread->second, entry.module});
+  }
+  std::stable_sort(
+      candidates.begin(), candidates.end(),
+      [](const WidthCandidate& a, const WidthCandidate& b) { return a.spread > b.spread; });
+  return candidates;
+}
+
+/// How many of the candidates exceed their mean by `threshold` standard deviations.
+size_t count_above(const std::vector<WidthCandidate>& candidates, double threshold) {
+  double sum = 0.0;
+  double squares = 0.0;
+  for (const WidthCandidate& candidate : candidates) sum += candidate.spread;
+  const auto n = static_cast<double>(std::max<size_t>(1, candidates.size()));
+  const double mean = sum / n;
+  for (const WidthCandidate& candidate : candidates)
+    squares += (candidate.spread - mean) * (candidate.spread - mean);
+  const double limit = mean + threshold * std::sqrt(squares / n);
+  const auto above = std::find_if(candidates.begin(), candidates.end(),
+                                  [&](const auto& candidate) { return candidate.spread <= limit; });
+  return static_cast<size_t>(above - candidates.begin());
+}
+
+}  // namespace
+
 void keep_widest_float(CalibrationInput& calibration, const FolderPlan& plan,
                        quant::ThreadTeam& team, Console& console, Recipe& recipe) {
   CalibrationStatistics& statistics = calibration.statistics;
   if (!calibration.is_loaded)
     statistics.first_samples = first_samples_spread(calibration.windows, plan, team, console);
-  struct Candidate {
-    double spread;
-    std::string module;
-  };
-  std::vector<Candidate> candidates;
-  for (const LedgerEntry& entry : plan.ledger.entries) {
-    const auto spread = statistics.first_samples.find(key_of(entry));
-    if (static_rule(entry) != nullptr && spread != statistics.first_samples.end())
-      candidates.push_back({spread->second, entry.module});
-  }
-  std::stable_sort(candidates.begin(), candidates.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.spread > b.spread; });
-  candidates.resize(std::min(candidates.size(), static_cast<size_t>(recipe.disable_level)));
-  for (const Candidate& candidate : candidates) {
+  std::vector<WidthCandidate> candidates = width_candidates(statistics, plan, recipe);
+  auto n_kept = static_cast<size_t>(recipe.disable_level);
+  if (recipe.disable_threshold > 0)
+    n_kept = std::max(n_kept, count_above(candidates, recipe.disable_threshold));
+  candidates.resize(std::min(candidates.size(), n_kept));
+  for (const WidthCandidate& candidate : candidates) {
     console.info(fmt::format("{} stays float: max|x|/std of its inputs is {:.1f}", candidate.module,
                              candidate.spread));
     recipe.keep_float.push_back(candidate.module);
   }
   recipe.disable_level = 0;
-}
-
-ActivationRanges::ActivationRanges(CalibrationInput& calibration, const FolderPlan& plan,
-                                   quant::ThreadTeam& team, Console& console)
-    : calibration_(calibration), plan_(plan), team_(team), console_(console) {}
-
-void ActivationRanges::reach(const GroupKey& key) {
-  auto& groups = calibration_.statistics.groups;
-  if (calibration_.is_loaded) return;
-  if (calibrator_ == nullptr) {
-    const int64_t n_total = calibration_.statistics.n_tokens * plan_.config.n_layers;
-    calibrator_ = std::make_unique<runtime::Calibrator>(
-        float_source(plan_), calibration_.windows,
-        runtime::CalibratorOptions{needs_histogram(plan_.recipe),
-                                   show_progress(console_, "calibrating", n_total)},
-        team_);
-  }
-  const int64_t last = key.layer < 0 ? plan_.config.n_layers - 1 : key.layer;
-  while (calibrator_->next_layer() <= last) {
-    const int64_t layer = calibrator_->next_layer();
-    for (auto& [group, seen] : calibrator_->advance()) groups[{layer, group}] = std::move(seen);
-  }
-  if (key.layer >= 0 || groups.contains(key)) return;
-  for (auto& [group, seen] : calibrator_->head()) groups[{-1, group}] = std::move(seen);
-}
-
-const quant::RangeStatistics& ActivationRanges::statistics_of(const LedgerEntry& entry) {
-  const GroupKey key = key_of(entry);
-  reach(key);
-  const auto found = calibration_.statistics.groups.find(key);
-  if (found != calibration_.statistics.groups.end()) return found->second;
-  throw formats::bad_input(fmt::format(
-      "the statistics hold nothing about the inputs of {}; calibrate again", entry.module));
-}
-
-EntryActivations ActivationRanges::activations_of(std::span<const LedgerEntry> entries) {
-  last_.assign(entries.size(), {});
-  for (size_t i = 0; i < entries.size(); ++i) {
-    const RecipeRule* rule = static_rule(entries[i]);
-    if (rule == nullptr) continue;
-    try {
-      const quant::RangeStatistics& seen = statistics_of(entries[i]);
-      auto& ranges = calibration_.statistics.ranges;
-      auto range = ranges.find(key_of(entries[i]));
-      if (range == ranges.end()) {
-        range = ranges
-                    .emplace(key_of(entries[i]), quant::choose_range(seen, plan_.recipe.act_method,
-                                                                     rule->activation_symmetric))
-                    .first;
-      }
-      last_[i] = quant::activation_params(range->second, rule->activation_symmetric,
-                                          plan_.ledger.model_dtype);
-    } catch (const formats::Error& error) {
-      throw error.with_context(entries[i].module);
-    }
-  }
-  return last_;
-}
-
-void ActivationRanges::add_to_results(std::span<const LedgerEntry> entries, Json& results) const {
-  for (size_t i = 0; i < entries.size(); ++i) {
-    if (static_rule(entries[i]) == nullptr) continue;
-    const quant::ActivationRange& range = calibration_.statistics.ranges.at(key_of(entries[i]));
-    results[i]["input_min"] = range.min;
-    results[i]["input_max"] = range.max;
-    results[i]["act_method"] = static_cast<int>(range.chosen);
-    results[i]["input_scale"] = last_.at(i).scale;
-    results[i]["input_offset"] = last_.at(i).offset;
-  }
+  recipe.disable_threshold = 0.0;
+  recipe.disable_candidates.clear();
 }
 
 }  // namespace llmq::convert

@@ -1,17 +1,16 @@
 #pragma once
 
-#include <memory>
-#include <optional>
-#include <span>
+#include <cstdint>
+#include <functional>
+#include <string_view>
 #include <vector>
 
 #include "convert/calibration/statistics.h"
 #include "convert/pipeline/ledger.h"
 #include "convert/pipeline/plan.h"
-#include "convert/pipeline/stream.h"
 #include "convert/report/console.h"
 #include "quant/kernels/thread_team.h"
-#include "runtime/calibrate/calibrator.h"
+#include "runtime/model/layer_weights.h"
 
 namespace llmq::convert {
 
@@ -40,32 +39,14 @@ CalibrationInput open_calibration(const FolderJob& job, const FolderPlan& plan, 
 void keep_widest_float(CalibrationInput& calibration, const FolderPlan& plan,
                        quant::ThreadTeam& team, Console& console, Recipe& recipe);
 
-/// Gives the linears of a plan their activation parameters. Runs the model layer by layer as they
-/// are asked for, or reads them off loaded statistics. Not thread-safe.
-class ActivationRanges {
- public:
-  /// All of them must outlive it; statistics that are gathered go to `calibration`.
-  ActivationRanges(CalibrationInput& calibration, const FolderPlan& plan, quant::ThreadTeam& team,
-                   Console& console);
+/// The float weights of a plan's source.
+runtime::WeightSource float_source(const FolderPlan& plan);
 
-  /// Parameters of the entries of a unit, one each; those that need none keep defaults. Units must
-  /// be asked for in ascending order of layers. Throws as Calibrator, and Error{kBadInput} naming
-  /// the linear where statistics are missing or no scale fits the model's dtype.
-  EntryActivations activations_of(std::span<const LedgerEntry> entries);
+/// Whether the recipe's act_method looks at histograms, which cost time and memory.
+bool needs_histogram(const Recipe& recipe);
 
-  /// Adds range, method and parameters to the results of the unit asked for last.
-  void add_to_results(std::span<const LedgerEntry> entries, formats::Json& results) const;
-
- private:
-  [[nodiscard]] const quant::RangeStatistics& statistics_of(const LedgerEntry& entry);
-  void reach(const GroupKey& key);
-
-  CalibrationInput& calibration_;
-  const FolderPlan& plan_;
-  quant::ThreadTeam& team_;
-  Console& console_;
-  std::unique_ptr<runtime::Calibrator> calibrator_;
-  EntryActivations last_;  // of the unit asked for last
-};
+/// Progress of a run over `n_total` tokens, and the place where a signal ends it.
+std::function<void(int64_t)> show_progress(Console& console, std::string_view what,
+                                           int64_t n_total);
 
 }  // namespace llmq::convert

@@ -18,7 +18,9 @@ using formats::Json;
 constexpr std::string_view kFormat = "llmq-statistics-1";
 
 Json key_json(const GroupKey& key) {
-  return {{"layer", key.layer}, {"group", formats::fused_group_name(key.group)}};
+  Json json = {{"layer", key.layer}, {"group", formats::fused_group_name(key.group)}};
+  if (key.expert >= 0) json["expert"] = key.expert;
+  return json;
 }
 
 Json group_json(const GroupKey& key, const quant::RangeStatistics& seen) {
@@ -145,7 +147,7 @@ GroupKey read_key(const Reader& reader, int64_t n_layers) {
     throw bad_input(fmt::format("{}: \"layer\" is {}, but the model has {} layers", reader.origin(),
                                 layer, n_layers));
   }
-  return {layer, *group};
+  return {layer, *group, reader.has("expert") ? reader.whole("expert", 0) : -1};
 }
 
 /// max|x| / std; null stands for infinity, which JSON has no number for.

@@ -17,6 +17,7 @@ namespace llmq::convert {
 struct GroupKey {
   int64_t layer = -1;  ///< -1 for the head
   formats::FusedGroup group = formats::FusedGroup::kNone;
+  int64_t expert = -1;  ///< of an expert's linears; -1 for all others
 
   // NOLINTNEXTLINE(modernize-use-nullptr): the 0 that an ordering is compared with is no pointer.
   auto operator<=>(const GroupKey&) const = default;

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "convert/report/console.h"
@@ -35,6 +36,10 @@ void add_info_command(CLI::App& app, const ChooseAction& choose);
 
 /// Adds an option that takes true, false, 1 or 0, or stands alone for true.
 CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value,
+                        const std::string& help);
+
+/// The same for a value that stays absent where the option is not given.
+CLI::Option* add_switch(CLI::App& app, const std::string& name, std::optional<bool>& value,
                         const std::string& help);
 
 }  // namespace llmq::convert

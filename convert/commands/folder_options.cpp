@@ -8,24 +8,60 @@
 
 namespace llmq::convert {
 
+namespace {
+
+void add_scheme_options(CLI::App& command, RecipeOptions& recipe) {
+  command
+      .add_option("--group-size", recipe.group_size, "Weight-only types: inputs a scale, 0: all")
+      ->check(CLI::Range(0, 65536));
+  command.add_option("--w-bit", recipe.weight_bits, "Bits of weights: 4 or 8, another scheme");
+  command.add_option("--a-bit", recipe.activation_bits, "Bits of activations: 8 or 16");
+  add_switch(command, "--w-sym", recipe.weight_symmetric,
+             "Symmetric weights; replaces the recipe's choice");
+  command.add_option("--method", recipe.weight_method,
+                     "How weights become codes, for every rule: round, ssz, gptq");
+  command.add_option("--anti-method", recipe.anti_method,
+                     "Smoothing: m1 SmoothQuant, m2 shift and scale, m3 AWQ, m4 iterative, m6 "
+                     "flexible; none");
+  add_switch(command, "--use-kvcache-quant", recipe.use_kvcache_quant, "int8 KV cache (C8)");
+  add_switch(command, "--use-fa-quant", recipe.use_fa_quant, "Quantized attention (FAQuant)");
+}
+
+void add_sparse_options(CLI::App& command, RecipeOptions& recipe) {
+  command.add_option("--fraction", recipe.fraction, "Sparse types: share of protected outliers")
+      ->check(CLI::Range(0.01, 0.1));
+  command
+      .add_option("--sigma-factor", recipe.sigma_factor,
+                  "Sparse types: deviations up to the threshold")
+      ->check(CLI::Range(3.0, 4.0));
+  add_switch(command, "--use-sigma", recipe.use_sigma, "Sparse types: threshold by deviations");
+  add_switch(command, "--co-sparse", recipe.co_sparse, "Sparse types: the routine's own codes");
+  add_switch(command, "--is-lowbit", recipe.is_lowbit,
+             "Sparse types: the float weight re-coded (goes before -co_sparse)");
+  add_switch(command, "--do-smooth", recipe.do_smooth, "Sparse types: smooth before (m1)");
+}
+
+}  // namespace
+
 void add_recipe_options(CLI::App& command, FolderOptions& options) {
   command.add_option("--type,--quant-type", options.type,
                      "Quantization type: a built-in recipe (an unknown one prints the list)");
+  command.add_option("--model-type", options.model_type,
+                     "Name of the model, as other tools take it: its best practice for the type");
   command.add_option("--recipe", options.recipe_file,
                      "Recipe file instead of a type; llmq plan --print-recipe shows one");
-  options.disable_names_option = command.add_option(
-      "--disable-names", options.disable_names,
-      "Modules kept float, comma separated, * matches; replaces the recipe's list, "
-      "a leading + adds to it");
+  command.add_option("--disable-names", options.recipe.disable_names,
+                     "Modules kept float, comma separated, * matches; replaces the recipe's list, "
+                     "a leading + adds to it");
   command.add_option("--disable-level", options.disable_level,
                      "L0, L1, ...: so many more linears stay float, those whose inputs have the "
                      "largest max|x| / std");
   command
-      .add_option("--act-method", options.act_method,
+      .add_option("--act-method", options.recipe.act_method,
                   "Activation ranges: 1 min-max, 2 histogram, 3 automatic per layer")
       ->check(CLI::Range(1, 3));
-  options.weight_symmetric_option = add_switch(command, "--w-sym", options.weight_symmetric,
-                                               "Symmetric weights; replaces the recipe's choice");
+  add_scheme_options(command, options.recipe);
+  add_sparse_options(command, options.recipe);
 }
 
 void add_calibration_options(CLI::App& command, FolderOptions& options) {
@@ -77,16 +113,13 @@ Recipe chosen_recipe(const FolderOptions& options) {
     throw formats::usage_error(options.type.empty() ? "give -type TYPE or --recipe FILE"
                                                     : "give either -type or --recipe, not both");
   }
-  Recipe recipe =
-      options.type.empty() ? read_recipe(options.recipe_file) : builtin_recipe(options.type);
-  if (options.disable_names_option->count() > 0) apply_disable_names(recipe, options.disable_names);
-  if (options.act_method != 0)
-    recipe.act_method = static_cast<quant::ActMethod>(options.act_method);
+  Recipe recipe = !options.recipe_file.empty()  ? read_recipe(options.recipe_file)
+                  : !options.model_type.empty() ? best_practice(options.model_type, options.type)
+                                                : builtin_recipe(options.type);
+  RecipeOptions changes = options.recipe;
   if (!options.disable_level.empty())
-    recipe.disable_level = parse_disable_level(options.disable_level);
-  if (options.weight_symmetric_option != nullptr && options.weight_symmetric_option->count() > 0) {
-    for (RecipeRule& rule : recipe.rules) rule.symmetric = options.weight_symmetric;
-  }
+    changes.disable_level = parse_disable_level(options.disable_level);
+  apply_options(changes, recipe);
   return recipe;
 }
 

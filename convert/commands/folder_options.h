@@ -5,6 +5,7 @@
 
 #include "convert/commands/commands.h"
 #include "convert/pipeline/quantize_folder.h"
+#include "convert/recipes/recipe_options.h"
 
 namespace llmq::convert {
 
@@ -14,8 +15,7 @@ struct FolderOptions {
   std::string destination;
   std::string type;
   std::string recipe_file;
-  std::string disable_names;
-  CLI::Option* disable_names_option = nullptr;
+  std::string model_type;  ///< with a type in other tools' spelling: that model's best practice
   std::string dtype;
   double part_size_gib = 0;
   std::string calibration_file;
@@ -23,18 +23,16 @@ struct FolderOptions {
   int64_t calibration_length = 0;
   std::string load_statistics;
   std::string save_statistics;
-  int act_method = 0;  ///< 0: the recipe's
   std::string disable_level;
-  bool weight_symmetric = true;
-  CLI::Option* weight_symmetric_option = nullptr;
+  RecipeOptions recipe;  ///< what changes the recipe
   bool keep_tied = false;
   bool no_resume = false;
   bool force = false;
   bool dry_run = false;
 };
 
-/// Adds the options that decide what is done to weights (-type, --recipe, -disable_names,
-/// -disable_level, -act_method, -w_sym).
+/// Adds the options that decide what is done to weights: -type, --recipe, and those that change a
+/// recipe.
 void add_recipe_options(CLI::App& command, FolderOptions& options);
 
 /// Adds the options of calibration (-calib, --calib-samples, --calib-length, --stats,

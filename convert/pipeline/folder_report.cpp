@@ -13,8 +13,9 @@ using formats::Json;
 
 int64_t parameter_count(const Ledger& ledger) {
   int64_t total = 0;
-  for (const LedgerEntry& entry : ledger.entries)
-    total += formats::shape_elements(entry.source->shape);
+  for (const LedgerEntry& entry : ledger.entries) {
+    if (entry.fate != Fate::kAdded) total += formats::shape_elements(entry.source->shape);
+  }
   return total;
 }
 

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "convert/pipeline/recipe_checks.h"
+#include "formats/attention_tensors.h"
 #include "formats/error.h"
 
 namespace llmq::convert {
@@ -84,6 +85,7 @@ class LedgerBuilder {
     }
     for (LedgerEntry& entry : ledger_.entries) {
       for (OutputModule& output : entry.outputs) {
+        if (entry.fate == Fate::kAdded) continue;
         const auto known = order_.find(output.tensors.front().name);
         output.order = known != order_.end() ? known->second : order_.size();
       }
@@ -125,6 +127,7 @@ class LedgerBuilder {
     entry.source = tensor;
     entry.module = expected.module;
     entry.layer = expected.layer;
+    entry.expert = expected.expert;
     entry.role = formats::role_name(expected.row->role);
     entry.tp = expected.row->tp;
     entry.group = expected.row->group;
@@ -136,6 +139,60 @@ class LedgerBuilder {
     } else {
       add_linear(expected.module, *tensor, entry, group_rule(expected));
     }
+    ledger_.entries.push_back(std::move(entry));
+    add_created(expected);
+  }
+
+  /// What quantization adds beside a tensor of the table: biases where a norm's output is shifted,
+  /// and the scales of keys, values and attention.
+  void add_created(const ExpectedTensor& expected) {
+    if (expected.is_bias || expected.layer < 0) return;
+    const bool is_shifted = recipe_.shifts(expected.row->role) ||
+                            (expected.row->fed_by && recipe_.shifts(*expected.row->fed_by));
+    const std::string bias = expected.module + ".bias";
+    if (is_shifted && !formats::has_bias(*expected.row, config_) && source_.find(bias) == nullptr) {
+      const OutputTensor tensor{bias, ledger_.model_dtype, {expected.shape[0]}, Scheme::kFloat};
+      add_created({expected, expected.module, "created by smoothing", {tensor}});
+    }
+    if (expected.row->role != Role::kV || recipe_.attention == Scheme::kFloat) return;
+    for (const formats::AttentionTensor& extra : formats::attention_tensors(
+             config_, recipe_.attention, expected.layer, ledger_.model_dtype)) {
+      CreatedModule created{expected, extra.name, "from calibration", {}};
+      created.rule.scheme = recipe_.attention;
+      created.tensors.push_back({extra.name, extra.dtype, extra.shape, recipe_.attention});
+      add_created(created);
+    }
+  }
+
+  /// A module that the source does not have, written behind the tensor `beside`.
+  struct CreatedModule {
+    const ExpectedTensor& beside;
+    std::string module;
+    std::string reason;
+    std::vector<OutputTensor> tensors;
+    RecipeRule rule = {"", Scheme::kFloat};
+  };
+
+  void add_created(const CreatedModule& created) {
+    const OutputTensor& first = created.tensors.front();
+    auto added = std::make_unique<Ledger::AddedTensor>();
+    added->tensor.name = first.name;
+    added->tensor.dtype = DType::kF32;
+    added->tensor.shape = first.shape;
+    added->zeros.resize(formats::tensor_size_bytes(DType::kF32, first.shape));
+    added->tensor.bytes = added->zeros;
+    known_.insert(first.name);
+    LedgerEntry entry;
+    entry.source = &added->tensor;
+    entry.module = created.module;
+    entry.layer = created.beside.layer;
+    entry.expert = created.beside.expert;
+    entry.fate = Fate::kAdded;
+    entry.reason = created.reason;
+    entry.role = formats::role_name(created.beside.row->role);
+    entry.tp = created.beside.row->tp;
+    entry.outputs.push_back({created.rule, created.tensors, order_.at(created.beside.name)});
+    ledger_.added.push_back(std::move(added));
     ledger_.entries.push_back(std::move(entry));
   }
 
@@ -228,12 +285,16 @@ class LedgerBuilder {
   /// matrix, so that one member kept float keeps the whole group float.
   [[nodiscard]] std::pair<RecipeRule, std::string> group_rule(
       const ExpectedTensor& expected) const {
-    const RecipeRule own = recipe_.rule_for(expected.module);
+    RecipeRule own = recipe_.rule_for(expected.module);
     if (own.scheme == Scheme::kFloat) return {own, float_reason(own)};
+    if (recipe_.row_parallel_symmetric && expected.row->tp == formats::TpAxis::kRowParallel)
+      own.activation_symmetric = true;
     for (const formats::ModuleRow& row : formats::architecture_of(config_).modules) {
       if (row.group != expected.row->group) continue;
       const std::string member = formats::module_path(row, expected.layer, expected.expert);
-      const RecipeRule rule = recipe_.rule_for(member);
+      RecipeRule rule = recipe_.rule_for(member);
+      if (recipe_.row_parallel_symmetric && row.tp == formats::TpAxis::kRowParallel)
+        rule.activation_symmetric = true;
       if (rule.scheme == own.scheme) {
         check_shared_parameters({expected.module, own}, {member, rule});
         continue;
@@ -337,13 +398,17 @@ std::string_view fate_name(Fate fate) {
       return "tied";
     case Fate::kDropped:
       return "dropped";
+    case Fate::kAdded:
+      return "added";
   }
   return "?";
 }
 
 uint64_t Ledger::source_bytes() const {
   uint64_t total = 0;
-  for (const LedgerEntry& entry : entries) total += entry.source->bytes.size();
+  for (const LedgerEntry& entry : entries) {
+    if (entry.fate != Fate::kAdded) total += entry.source->bytes.size();
+  }
   return total;
 }
 
@@ -393,6 +458,7 @@ DType choose_model_dtype(const formats::Checkpoint& source, const formats::Model
 Ledger make_ledger(const formats::Checkpoint& source, const formats::ModelConfig& config,
                    const Recipe& recipe, const LedgerOptions& options) {
   check_schemes(recipe);
+  check_sparse_dtype(recipe, choose_model_dtype(source, config, options.dtype));
   Ledger ledger = LedgerBuilder(source, config, recipe, options).build();
   check_family(config, recipe, ledger);
   return ledger;

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,6 +23,7 @@ enum class Fate : uint8_t {
   kCloned,     ///< written in float, and once more under the name of the matrix tied to it
   kTied,       ///< not written: equal to the matrix it is tied to
   kDropped,    ///< not written; `reason` says why
+  kAdded,      ///< not in the source: a bias that smoothing creates, scales of keys and values
 };
 
 /// "quantized", "copied", ...
@@ -48,7 +51,8 @@ struct LedgerEntry {
   const formats::StoredTensor* source = nullptr;
   std::string
       module;  ///< the name without ".weight" or ".bias" where the table knows it, else the name
-  int64_t layer = -1;  ///< decoder layer; -1 outside
+  int64_t layer = -1;   ///< decoder layer; -1 outside
+  int64_t expert = -1;  ///< of an expert's linears; -1 for all others
   Fate fate = Fate::kCopied;
   std::string reason;
   /// Role in the model; empty for tensors that the architecture table does not know.
@@ -63,7 +67,15 @@ struct LedgerEntry {
 /// then what the table does not know. Units are the runs that are processed together: a decoder
 /// layer, or one tensor outside the layers.
 struct Ledger {
+  /// A tensor that the source does not have, as zeros.
+  struct AddedTensor {
+    formats::StoredTensor tensor;
+    std::vector<std::byte> zeros;
+  };
+
   std::vector<LedgerEntry> entries;
+  /// What entries of fate kAdded point to.
+  std::vector<std::unique_ptr<AddedTensor>> added;
   formats::DType model_dtype = formats::DType::kF16;  ///< of float tensors written
   std::vector<std::string> warnings;
 

@@ -66,7 +66,9 @@ FolderPlan make_folder_plan(const FolderJob& job) {
   FolderPlan plan{formats::read_json_file(config_path), {}, std::move(source), {}, {}, {}};
   plan.config = formats::parse_model_config(plan.config_document, config_path.string());
   plan.recipe = job.recipe.value_or(float_recipe());
-  plan.ledger = make_ledger(plan.source, plan.config, plan.recipe, job.ledger);
+  LedgerOptions options = job.ledger;
+  if (!options.dtype) options.dtype = plan.recipe.dtype;
+  plan.ledger = make_ledger(plan.source, plan.config, plan.recipe, options);
   plan.naming = naming_of(job, plan.recipe);
   return plan;
 }
@@ -79,6 +81,11 @@ std::vector<std::string> plan_warnings(const FolderPlan& plan) {
         "disable_level {}: calibration decides which linears these are; until then they are listed "
         "as quantized",
         plan.recipe.disable_level));
+  }
+  if (plan.recipe.needs_calibration() && plan.recipe.disable_threshold > 0) {
+    warnings.push_back(
+        "calibration decides which of the candidates stay float (disable_threshold); until then "
+        "they are listed as quantized");
   }
   return warnings;
 }

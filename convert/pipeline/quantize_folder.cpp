@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "convert/calibration/activation_ranges.h"
+#include "convert/calibration/unit_preparer.h"
 #include "convert/interrupt.h"
 #include "convert/pipeline/folder_report.h"
 #include "convert/pipeline/journal.h"
@@ -58,6 +59,8 @@ Json description_of(const FolderPlan& plan) {
   description.model_quant_type = formats::scheme_row(plan.recipe.main_scheme()).tag;
   description.version = "1.0.0";
   description.group_size = plan.recipe.group_size();
+  if (plan.recipe.attention == formats::Scheme::kC8) description.kv_quant_type = "C8";
+  if (plan.recipe.attention == formats::Scheme::kFaQuant) description.fa_quant_type = "FAQuant";
   for (const OutputModule* output : plan.ledger.modules_in_order()) {
     for (const OutputTensor& tensor : output->tensors) {
       description.tensors.emplace_back(tensor.name, formats::scheme_row(tensor.scheme).tag);
@@ -79,7 +82,9 @@ Json rewritten_config(const FolderJob& job, const FolderPlan& plan) {
   }
   if (job.recipe) {
     const formats::SchemeRow& scheme = formats::scheme_row(plan.recipe.main_scheme());
-    const Json grouping = {{"group_size", plan.recipe.group_size()}};
+    Json grouping = {{"group_size", plan.recipe.group_size()}};
+    if (plan.recipe.attention == formats::Scheme::kC8) grouping["kv_quant_type"] = "C8";
+    if (plan.recipe.attention == formats::Scheme::kFaQuant) grouping["fa_quant_type"] = "FAQuant";
     changes["quantize"] = scheme.quantize;
     changes["quantization_config"] = grouping;
     if (scheme.scheme == formats::Scheme::kW8A16) changes["quantization"] = grouping;
@@ -138,7 +143,7 @@ class FolderRun {
         layout_(plan.ledger, plan.naming),
         begins_(plan.ledger.unit_begins()),
         results_(plan.ledger.entries.size(), Json::object()) {
-    if (calibration != nullptr) ranges_.emplace(*calibration, plan, team, console);
+    if (calibration != nullptr) preparer_.emplace(*calibration, plan, team, console);
   }
 
   /// Per-entry results, in ledger order.
@@ -162,6 +167,11 @@ class FolderRun {
   }
 
   [[nodiscard]] const OutputLayout& layout() const { return layout_; }
+
+  /// What calibration changed and found; an empty object without calibration.
+  [[nodiscard]] Json preparation_report() const {
+    return preparer_ ? preparer_->report() : Json::object();
+  }
 
  private:
   [[nodiscard]] Journal open_journal(const formats::StagingFolder& staging) const {
@@ -202,16 +212,16 @@ class FolderRun {
       for (size_t unit = 0; unit + 1 < begins_.size(); ++unit) {
         if (const Json* finished = journal.finished(unit)) {
           // Statistics that are to be saved are those of every layer.
-          if (!job_.calibration.save_statistics.empty()) std::ignore = activations_of(unit);
+          if (!job_.calibration.save_statistics.empty()) std::ignore = prepare(unit);
           keep_results(unit, *finished);
           on_bytes(unit_bytes(unit));
           continue;
         }
-        const EntryActivations activations = activations_of(unit);
+        const UnitPreparation& preparation = prepare(unit);
         prefetch_after(unit);
-        Json result = stream_unit(entries_of(unit), activations,
+        Json result = stream_unit(entries_of(unit), preparation,
                                   {layout_, files, plan_.ledger.model_dtype}, team_, on_bytes);
-        if (ranges_) ranges_->add_to_results(entries_of(unit), result);
+        if (preparer_) preparer_->add_to_results(entries_of(unit), result);
         keep_results(unit, result);
         unrecorded.emplace_back(unit, std::move(result));
         unrecorded_bytes += unit_bytes(unit);
@@ -224,10 +234,12 @@ class FolderRun {
     console_.end_progress();
   }
 
-  /// Runs the model up to the unit's layer where its activations are quantized.
-  [[nodiscard]] EntryActivations activations_of(size_t unit) {
+  /// Runs the model up to the unit's layer where calibration decides something.
+  [[nodiscard]] const UnitPreparation& prepare(size_t unit) {
     const std::span<const LedgerEntry> entries = entries_of(unit);
-    return ranges_ ? ranges_->activations_of(entries) : EntryActivations(entries.size());
+    if (preparer_) return preparer_->prepare(entries);
+    plain_.entries.assign(entries.size(), {});
+    return plain_;
   }
 
   [[nodiscard]] std::span<const LedgerEntry> entries_of(size_t unit) const {
@@ -280,7 +292,8 @@ class FolderRun {
   OutputLayout layout_;
   std::vector<size_t> begins_;
   std::vector<Json> results_;
-  std::optional<ActivationRanges> ranges_;
+  std::optional<UnitPreparer> preparer_;
+  UnitPreparation plain_;  // of a unit that needs no calibration
 };
 
 /// The written folder must obey every rule before it may appear.
@@ -315,7 +328,7 @@ Json run_folder_job(const FolderJob& requested, Console& console) {
   if (plan.recipe.needs_calibration()) {
     check_statistics_path(job.calibration.save_statistics);
     calibration = open_calibration(job, plan, console);
-    if (plan.recipe.disable_level > 0) {
+    if (plan.recipe.chooses_layers()) {
       keep_widest_float(*calibration, plan, team, console, *job.recipe);
       plan = make_folder_plan(job);
     }
@@ -328,7 +341,10 @@ Json run_folder_job(const FolderJob& requested, Console& console) {
     const std::vector<Json>& results = run.run(staging);
     throw_if_interrupted();
     Json report = folder_report(job, plan, results);
-    if (calibration) report["calibration"] = calibration->report();
+    if (calibration) {
+      report["calibration"] = calibration->report();
+      report["calibration"].update(run.preparation_report());
+    }
     report["conformance"] = require_conformance(staging.path(), team);
     if (!job.calibration.save_statistics.empty() && calibration) {
       formats::write_text_file(job.calibration.save_statistics,

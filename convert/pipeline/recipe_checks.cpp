@@ -14,34 +14,48 @@ namespace {
 
 using formats::Scheme;
 
-/// Schemes that this program writes.
-constexpr std::array<Scheme, 4> kWritten{Scheme::kFloat, Scheme::kW8A8, Scheme::kW8A8Dynamic,
-                                         Scheme::kW8A16};
+/// Schemes of linears that this program writes.
+constexpr std::array<Scheme, 7> kWritten{Scheme::kFloat,   Scheme::kW8A8,  Scheme::kW8A8Dynamic,
+                                         Scheme::kW8A8Mix, Scheme::kW8A16, Scheme::kW4A16,
+                                         Scheme::kW8A8S};
+
+void check_rule(const Recipe& recipe, const RecipeRule& rule) {
+  const formats::SchemeRow& row = formats::scheme_row(rule.scheme);
+  const auto refuse = [&](const std::string& why) {
+    throw formats::usage_error(
+        fmt::format("recipe {}: \"{}\" asks for {} {}", recipe.name, rule.match, row.tag, why));
+  };
+  if (std::find(kWritten.begin(), kWritten.end(), rule.scheme) == kWritten.end()) {
+    refuse(
+        "as the scheme of a linear, which is not written; choose FLOAT, W8A8, W8A8_DYNAMIC, "
+        "W8A8_MIX, W8A16, W4A16 or W8A8S");
+  }
+  if (row.activation_bits == 8 && (!rule.symmetric || rule.group_size > 0))
+    refuse("that is not symmetric per channel, which engines cannot run");
+  if (rule.method.sparse.has_value() != (rule.scheme == Scheme::kW8A8S))
+    refuse(rule.method.sparse ? "with \"sparse\", which W8A8S alone has" : "without \"sparse\"");
+  if (rule.group_size > 0 && rule.group_size != recipe.group_size()) {
+    throw formats::usage_error(
+        fmt::format("recipe {}: has the group sizes {} and {}, but the description of a "
+                    "checkpoint holds one; choose one of them",
+                    recipe.name, rule.group_size, recipe.group_size()));
+  }
+}
 
 }  // namespace
 
 void check_schemes(const Recipe& recipe) {
+  for (const RecipeRule& rule : recipe.rules) check_rule(recipe, rule);
+}
+
+void check_sparse_dtype(const Recipe& recipe, formats::DType model_dtype) {
+  if (model_dtype == formats::DType::kF16) return;
   for (const RecipeRule& rule : recipe.rules) {
-    const formats::SchemeRow& row = formats::scheme_row(rule.scheme);
-    const std::string_view tag = row.tag;
-    if (std::find(kWritten.begin(), kWritten.end(), rule.scheme) == kWritten.end()) {
-      throw formats::usage_error(
-          fmt::format("recipe {}: \"{}\" asks for {}, which is read but not written; choose "
-                      "FLOAT, W8A8, W8A8_DYNAMIC or W8A16",
-                      recipe.name, rule.match, tag));
-    }
-    if (row.activation_bits == 8 && (!rule.symmetric || rule.group_size > 0)) {
-      throw formats::usage_error(
-          fmt::format("recipe {}: \"{}\" asks for {} that is not symmetric per channel, which "
-                      "engines cannot run",
-                      recipe.name, rule.match, tag));
-    }
-    if (rule.group_size > 0 && rule.group_size != recipe.group_size()) {
-      throw formats::usage_error(
-          fmt::format("recipe {}: has the group sizes {} and {}, but the description of a "
-                      "checkpoint holds one; choose one of them",
-                      recipe.name, rule.group_size, recipe.group_size()));
-    }
+    if (rule.scheme != Scheme::kW8A8S) continue;
+    throw formats::usage_error(
+        fmt::format("recipe {}: sparse weights are run in float16 only, not {}; leave --dtype out "
+                    "or give float16",
+                    recipe.name, formats::torch_dtype_name(model_dtype)));
   }
 }
 

@@ -15,4 +15,8 @@ void check_schemes(const Recipe& recipe);
 /// patterns finds a module there. Throws Error{kUsage} naming the pattern that finds none.
 void check_family(const formats::ModelConfig& config, const Recipe& recipe, Ledger& ledger);
 
+/// Throws Error{kUsage} where a sparse recipe is to be written in another dtype than float16, which
+/// the engines that run sparse models have alone.
+void check_sparse_dtype(const Recipe& recipe, formats::DType model_dtype);
+
 }  // namespace llmq::convert

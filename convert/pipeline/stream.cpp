@@ -12,6 +12,7 @@
 #include "formats/error.h"
 #include "formats/file.h"
 #include "quant/affine.h"
+#include "quant/int4_packing.h"
 #include "quant/kernels/rounding/rounding.h"
 
 namespace llmq::convert {
@@ -78,15 +79,36 @@ void require_finite(const formats::StoredTensor& tensor) {
   }
 }
 
+/// The source of an entry as it is read: stored, or the values that were prepared in its place.
+formats::StoredTensor prepared_source(const LedgerEntry& entry,
+                                      const EntryPreparation& preparation) {
+  formats::StoredTensor source = *entry.source;
+  if (preparation.values.empty()) return source;
+  source.dtype = formats::DType::kF32;
+  source.bytes = std::as_bytes(preparation.values);
+  if (source.bytes.size() != formats::tensor_size_bytes(source.dtype, source.shape)) {
+    throw formats::Error(formats::ErrorCode::kInternal,
+                         "values of another size prepared for " + source.name);
+  }
+  return source;
+}
+
+/// True where the values of an entry's outputs are computed, not read.
+bool is_computed(const LedgerEntry& entry) {
+  return !entry.outputs.empty() &&
+         !formats::scheme_row(entry.outputs.front().rule.scheme).is_linear;
+}
+
 std::vector<Block> make_blocks(std::span<const LedgerEntry> entries) {
   std::vector<Block> blocks;
   for (size_t i = 0; i < entries.size(); ++i) {
-    if (entries[i].outputs.empty()) continue;
+    if (entries[i].outputs.empty() || is_computed(entries[i])) continue;
     const auto [n_rows, n_cols] = row_extents(*entries[i].source);
     const uint64_t row_bytes =
         static_cast<uint64_t>(n_cols) * formats::dtype_size_bytes(entries[i].source->dtype);
-    const auto rows_a_block =
-        static_cast<int64_t>(std::max<uint64_t>(1, kBlockBytes / std::max<uint64_t>(1, row_bytes)));
+    // Even, because int4 codes of neighbouring rows may share a byte.
+    const auto rows_a_block = static_cast<int64_t>(
+        std::max<uint64_t>(2, kBlockBytes / std::max<uint64_t>(1, row_bytes) / 2 * 2));
     for (int64_t row = 0; row < n_rows; row += rows_a_block) {
       blocks.push_back({i, row, std::min(rows_a_block, n_rows - row)});
     }
@@ -97,35 +119,73 @@ std::vector<Block> make_blocks(std::span<const LedgerEntry> entries) {
 /// One unit being streamed.
 class UnitStream {
  public:
-  UnitStream(std::span<const LedgerEntry> entries, const EntryActivations& activations,
+  UnitStream(std::span<const LedgerEntry> entries, const UnitPreparation& unit,
              const StreamTarget& target, quant::ThreadTeam& team)
       : entries_(entries),
-        activations_(activations),
+        unit_(unit),
         target_(target),
         team_(team),
         blocks_(make_blocks(entries)),
         results_(blocks_.size()),
         scales_(entries.size()),
-        cast_buffers_(static_cast<size_t>(team.n_threads())) {}
+        buffers_(static_cast<size_t>(team.n_threads())) {
+    sources_.reserve(entries.size());
+    for (size_t i = 0; i < entries.size(); ++i)
+      sources_.push_back(prepared_source(entries[i], unit.entries.at(i)));
+  }
 
   Json run(const std::function<void(uint64_t)>& on_bytes) {
     reserve_scales();
     team_.parallel_for(static_cast<int64_t>(blocks_.size()), [&](int64_t index, int thread_index) {
       throw_if_interrupted();
       const auto block_index = static_cast<size_t>(index);
-      run_block(blocks_[block_index], results_[block_index],
-                cast_buffers_[static_cast<size_t>(thread_index)]);
-      const std::span<const std::byte> source = block_bytes(blocks_[block_index]);
-      formats::MappedFile::release(source);
-      on_bytes(source.size());
+      const Block& block = blocks_[block_index];
+      run_block(block, results_[block_index], buffers_[static_cast<size_t>(thread_index)]);
+      if (is_mapped(block)) formats::MappedFile::release(block_bytes(block));
+      on_bytes(stored_bytes(block));
     });
     write_scales();
     return entry_results();
   }
 
  private:
+  /// Memory of one thread.
+  struct Buffers {
+    std::vector<std::byte> cast;
+    std::vector<float> changed;
+  };
+
+  [[nodiscard]] bool is_mapped(const Block& block) const {
+    return unit_.entries[block.entry_index].values.empty() &&
+           entries_[block.entry_index].fate != Fate::kAdded;
+  }
+
+  /// Bytes of a block in the file.
+  [[nodiscard]] uint64_t stored_bytes(const Block& block) const {
+    const LedgerEntry& entry = entries_[block.entry_index];
+    if (entry.fate == Fate::kAdded) return 0;
+    return static_cast<uint64_t>(block.n_rows * row_extents(*entry.source).n_cols) *
+           formats::dtype_size_bytes(entry.source->dtype);
+  }
+
+  /// Rows of a block as they are written or quantized: in the source's dtype, or float32.
+  [[nodiscard]] quant::MatrixView block_rows(const Block& block, Buffers& buffers) const {
+    const formats::StoredTensor& source = sources_[block.entry_index];
+    const int64_t n_cols = row_extents(source).n_cols;
+    const std::span<const std::byte> bytes = block_bytes(block);
+    const auto& change_rows = unit_.entries[block.entry_index].change_rows;
+    if (!change_rows) return {source.dtype, bytes, block.n_rows, n_cols};
+    buffers.changed.resize(static_cast<size_t>(block.n_rows * n_cols));
+    quant::CastReport report{};
+    quant::rounding_kernels()
+        .cast[quant::float_type_index(source.dtype)][quant::float_type_index(formats::DType::kF32)](
+            bytes.data(), block.n_rows * n_cols, buffers.changed.data(), &report);
+    change_rows({buffers.changed.data(), block.n_rows, n_cols, n_cols});
+    return {formats::DType::kF32, std::as_bytes(std::span(buffers.changed)), block.n_rows, n_cols};
+  }
+
   [[nodiscard]] std::span<const std::byte> block_bytes(const Block& block) const {
-    const formats::StoredTensor& source = *entries_[block.entry_index].source;
+    const formats::StoredTensor& source = sources_[block.entry_index];
     const uint64_t row_bytes =
         static_cast<uint64_t>(row_extents(source).n_cols) * formats::dtype_size_bytes(source.dtype);
     return source.bytes.subspan(static_cast<size_t>(block.first_row) * row_bytes,
@@ -135,7 +195,7 @@ class UnitStream {
   void reserve_scales() {
     for (size_t i = 0; i < entries_.size(); ++i) {
       for (const OutputModule& output : entries_[i].outputs) {
-        if (output.rule.scheme == Scheme::kFloat) continue;
+        if (output.rule.scheme == Scheme::kFloat || is_computed(entries_[i])) continue;
         const auto [n_rows, n_cols] = row_extents(*entries_[i].source);
         const int64_t n_groups = output.rule.group_size > 0 ? n_cols / output.rule.group_size : 1;
         scales_[i].scales.resize(static_cast<size_t>(n_rows * n_groups));
@@ -146,39 +206,31 @@ class UnitStream {
     }
   }
 
-  void run_block(const Block& block, BlockResult& result, std::vector<std::byte>& buffer) {
+  void run_block(const Block& block, BlockResult& result, Buffers& buffers) {
     const LedgerEntry& entry = entries_[block.entry_index];
     for (const OutputModule& output : entry.outputs) {
       try {
         if (output.rule.scheme == Scheme::kFloat) {
-          cast_block(block, output.tensors.front(), result, buffer);
+          cast_block(block, output.tensors.front(), result, buffers);
         } else {
-          quantize_block(block, output, result);
+          quantize_block(block, output, result, buffers);
         }
       } catch (const formats::Error& error) {
         if (error.code() != formats::ErrorCode::kBadInput) throw;
-        require_finite(*entry.source);
+        require_finite(sources_[block.entry_index]);
         throw error.with_context("tensor " + entry.source->name);
       }
     }
   }
 
-  void quantize_block(const Block& block, const OutputModule& output, BlockResult& result) {
-    const formats::StoredTensor& source = *entries_[block.entry_index].source;
-    const auto [n_rows, n_cols] = row_extents(source);
-    const quant::MatrixView rows(source.dtype, block_bytes(block), block.n_rows, n_cols);
-    quant::AffineSpec spec;
-    spec.format = {8, output.rule.symmetric, std::nullopt};
-    if (formats::scheme_row(output.rule.scheme).rounds_weight_scale)
-      spec.format.scale_dtype = target_.model_dtype;
-    if (output.rule.group_size > 0) {
-      spec.granularity = quant::Granularity::kGroup;
-      spec.group_size = output.rule.group_size;
-    }
-    const quant::AffineMatrix matrix = quant::quantize_affine(rows, spec, team_);
-    target_.files.write(target_.layout.place_of(output.tensors.front().name),
-                        static_cast<uint64_t>(block.first_row * n_cols),
-                        std::as_bytes(std::span(matrix.codes)));
+  void quantize_block(const Block& block, const OutputModule& output, BlockResult& result,
+                      Buffers& buffers) {
+    const EntryPreparation& preparation = unit_.entries[block.entry_index];
+    const quant::AffineMatrix matrix = quant::quantize_weight(
+        block_rows(block, buffers), weight_spec(output.rule, target_.model_dtype),
+        preparation.inputs, team_);
+    write_codes(block, output, matrix);
+    if (preparation.on_quantized) preparation.on_quantized(block.first_row, matrix);
     const auto first = static_cast<std::ptrdiff_t>(block.first_row * matrix.n_groups);
     EntryScales& scales = scales_[block.entry_index];
     std::copy(matrix.scales.begin(), matrix.scales.end(), scales.scales.begin() + first);
@@ -191,33 +243,51 @@ class UnitStream {
     result.n_subnormal_scales += matrix.n_subnormal_scales;
   }
 
+  /// Codes of a block in the order of the file: bytes, or pairs of int4. Rows before the block fill
+  /// as many bytes as they have codes, or half as many.
+  void write_codes(const Block& block, const OutputModule& output,
+                   const quant::AffineMatrix& matrix) const {
+    const int64_t n_codes_before = block.first_row * matrix.n_cols;
+    const OutputLayout::Place place = target_.layout.place_of(output.tensors.front().name);
+    if (formats::scheme_row(output.rule.scheme).weight_bits == 8) {
+      target_.files.write(place, static_cast<uint64_t>(n_codes_before),
+                          std::as_bytes(std::span(matrix.codes)));
+      return;
+    }
+    const std::vector<uint8_t> packed =
+        output.rule.group_size > 0
+            ? quant::pack_int4_per_group(matrix.codes, matrix.n_rows, matrix.n_cols)
+            : quant::pack_int4_per_channel(matrix.codes, matrix.n_rows, matrix.n_cols);
+    target_.files.write(place, static_cast<uint64_t>(n_codes_before / 2),
+                        std::as_bytes(std::span(packed)));
+  }
+
   void cast_block(const Block& block, const OutputTensor& to, BlockResult& result,
-                  std::vector<std::byte>& buffer) {
-    const formats::StoredTensor& source = *entries_[block.entry_index].source;
-    const std::span<const std::byte> bytes = block_bytes(block);
-    const size_t from_size = formats::dtype_size_bytes(source.dtype);
+                  Buffers& buffers) {
+    const formats::StoredTensor& source = sources_[block.entry_index];
     const uint64_t offset_elements =
         static_cast<uint64_t>(block.first_row) * static_cast<uint64_t>(row_extents(source).n_cols);
     const uint64_t offset_bytes = offset_elements * formats::dtype_size_bytes(to.dtype);
     if (!formats::is_weight_float(source.dtype)) {
-      target_.files.write(target_.layout.place_of(to.name), offset_bytes, bytes);
+      target_.files.write(target_.layout.place_of(to.name), offset_bytes, block_bytes(block));
       return;
     }
-    const auto n_elements = static_cast<int64_t>(bytes.size() / from_size);
-    buffer.resize(static_cast<size_t>(n_elements) * formats::dtype_size_bytes(to.dtype));
+    const quant::MatrixView rows = block_rows(block, buffers);
+    const int64_t n_elements = rows.n_rows() * rows.n_cols();
+    buffers.cast.resize(static_cast<size_t>(n_elements) * formats::dtype_size_bytes(to.dtype));
     quant::CastReport report{};
     const quant::RoundingKernels& kernels = quant::rounding_kernels();
-    kernels.cast[quant::float_type_index(source.dtype)][quant::float_type_index(to.dtype)](
-        bytes.data(), n_elements, buffer.data(), &report);
+    kernels.cast[quant::float_type_index(rows.dtype())][quant::float_type_index(to.dtype)](
+        rows.row(0), n_elements, buffers.cast.data(), &report);
     check_cast(block, to, report);
-    target_.files.write(target_.layout.place_of(to.name), offset_bytes, buffer);
+    target_.files.write(target_.layout.place_of(to.name), offset_bytes, buffers.cast);
     result.n_near_overflow += report.n_near_overflow;
     result.absmax = std::max(result.absmax, report.absmax);
   }
 
   void check_cast(const Block& block, const OutputTensor& to,
                   const quant::CastReport& report) const {
-    if (report.first_non_finite >= 0) require_finite(*entries_[block.entry_index].source);
+    if (report.first_non_finite >= 0) require_finite(sources_[block.entry_index]);
     if (report.n_overflow == 0) return;
     throw formats::bad_input(
         fmt::format("{} values up to {:.6g} would become infinite in {}; use --dtype bfloat16",
@@ -239,13 +309,15 @@ class UnitStream {
   [[nodiscard]] std::vector<NamedBytes> parameter_tensors(size_t entry_index,
                                                           const OutputModule& output) const {
     const LedgerEntry& entry = entries_[entry_index];
+    if (is_computed(entry)) return computed_tensors(output);
     const EntryScales& scales = scales_[entry_index];
+    const quant::ActivationParams& activation = unit_.entries[entry_index].activation;
     std::vector<NamedBytes> tensors;
     quant::StaticTensors derived;
     try {
       if (!scales.code_sums.empty()) {
-        derived = quant::static_tensors(activations_.at(entry_index), scales.scales,
-                                        scales.code_sums, written_bias(entry.module));
+        derived = quant::static_tensors(activation, scales.scales, scales.code_sums,
+                                        written_bias(entry.module));
       }
     } catch (const formats::Error& error) {
       throw error.with_context("tensor " + entry.source->name);
@@ -257,11 +329,9 @@ class UnitStream {
       } else if (suffix == ".weight_offset") {
         tensors.push_back({tensor.name, encode_floats(scales.offsets, tensor.dtype)});
       } else if (suffix == ".input_scale") {
-        tensors.push_back(
-            {tensor.name, encode_floats({&activations_[entry_index].scale, 1}, tensor.dtype)});
+        tensors.push_back({tensor.name, encode_floats({&activation.scale, 1}, tensor.dtype)});
       } else if (suffix == ".input_offset") {
-        tensors.push_back(
-            {tensor.name, encode_floats({&activations_[entry_index].offset, 1}, tensor.dtype)});
+        tensors.push_back({tensor.name, encode_floats({&activation.offset, 1}, tensor.dtype)});
       } else if (suffix == ".deq_scale") {
         tensors.push_back({tensor.name, encode_deq_scale(derived.deq_scale, tensor.dtype)});
       } else if (suffix == ".quant_bias") {
@@ -272,13 +342,27 @@ class UnitStream {
     return tensors;
   }
 
+  /// The tensors of an attention module, whose values calibration gives.
+  [[nodiscard]] std::vector<NamedBytes> computed_tensors(const OutputModule& output) const {
+    std::vector<NamedBytes> tensors;
+    for (const OutputTensor& tensor : output.tensors) {
+      const auto values = unit_.computed.find(tensor.name);
+      if (values == unit_.computed.end()) {
+        throw formats::Error(formats::ErrorCode::kInternal,
+                             "nothing was computed for tensor " + tensor.name);
+      }
+      tensors.push_back({tensor.name, encode_floats(values->second, tensor.dtype)});
+    }
+    return tensors;
+  }
+
   /// The bias of a module as it is written, widened; empty where it has none.
   [[nodiscard]] std::vector<float> written_bias(const std::string& module) const {
     const std::string name = module + ".bias";
-    for (const LedgerEntry& entry : entries_) {
-      if (entry.source->name != name) continue;
-      const formats::StoredTensor& bias = *entry.source;
-      return rounded_floats(bias.bytes, bias.dtype, entry.outputs.front().tensors.front().dtype);
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      if (sources_[i].name != name) continue;
+      return rounded_floats(sources_[i].bytes, sources_[i].dtype,
+                            entries_[i].outputs.front().tensors.front().dtype);
     }
     return {};
   }
@@ -316,13 +400,14 @@ class UnitStream {
   }
 
   std::span<const LedgerEntry> entries_;
-  const EntryActivations& activations_;
+  const UnitPreparation& unit_;
   const StreamTarget& target_;
   quant::ThreadTeam& team_;
   std::vector<Block> blocks_;
   std::vector<BlockResult> results_;
   std::vector<EntryScales> scales_;
-  std::vector<std::vector<std::byte>> cast_buffers_;
+  std::vector<Buffers> buffers_;
+  std::vector<formats::StoredTensor> sources_;  // of entries_, as they are read
 };
 
 }  // namespace
@@ -344,10 +429,10 @@ uint64_t stream_buffer_bytes(const Ledger& ledger, int n_threads) {
   return static_cast<uint64_t>(n_threads) * 2 * std::max(kBlockBytes, largest_row) + largest_unit;
 }
 
-Json stream_unit(std::span<const LedgerEntry> entries, const EntryActivations& activations,
+Json stream_unit(std::span<const LedgerEntry> entries, const UnitPreparation& unit,
                  const StreamTarget& target, quant::ThreadTeam& team,
                  const std::function<void(uint64_t)>& on_bytes) {
-  return UnitStream(entries, activations, target, team).run(on_bytes);
+  return UnitStream(entries, unit, target, team).run(on_bytes);
 }
 
 }  // namespace llmq::convert

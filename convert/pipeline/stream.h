@@ -2,13 +2,12 @@
 
 #include <functional>
 #include <span>
-#include <vector>
 
 #include "convert/pipeline/ledger.h"
 #include "convert/pipeline/output_layout.h"
+#include "convert/pipeline/unit_preparation.h"
 #include "formats/json.h"
 #include "quant/kernels/thread_team.h"
-#include "quant/static_w8a8.h"
 
 namespace llmq::convert {
 
@@ -23,17 +22,14 @@ struct StreamTarget {
   formats::DType model_dtype;
 };
 
-/// How the inputs of an entry's linear become codes; read for schemes with static activations only.
-using EntryActivations = std::vector<quant::ActivationParams>;
-
 /// Reads, rounds and writes the entries of one unit in blocks of rows spread over the team. The
-/// bytes written do not depend on the number of threads or the instruction set. `activations` has
-/// one element per entry. Returns one object per entry with what rounding or casting did to it (in
-/// the order of the entries): `sqnr_db`, `max_error`, `clipped_share`, `zero_share`, ... Calls
+/// bytes written do not depend on the number of threads or the instruction set. `unit` has one
+/// element per entry. Returns one object per entry with what rounding or casting did to it (in the
+/// order of the entries): `sqnr_db`, `max_error`, `clipped_share`, `zero_share`, ... Calls
 /// `on_bytes` with source bytes as they are done (from any thread). Throws Error{kBadInput} naming
 /// tensor, row and column of a value that is not finite or does not fit the dtype written;
 /// Error{kIo} when writing fails; Error{kInterrupted} after a signal.
-formats::Json stream_unit(std::span<const LedgerEntry> entries, const EntryActivations& activations,
+formats::Json stream_unit(std::span<const LedgerEntry> entries, const UnitPreparation& unit,
                           const StreamTarget& target, quant::ThreadTeam& team,
                           const std::function<void(uint64_t)>& on_bytes);
 

@@ -26,18 +26,18 @@ class GroupObservers {
   GroupObservers(std::string place, bool with_histogram, quant::ThreadTeam& team)
       : place_(std::move(place)), with_histogram_(with_histogram), team_(team) {}
 
-  void observe(FusedGroup group, const ConstMatrixF32& x) {
+  void observe(const GroupId& id, const ConstMatrixF32& x) {
     try {
-      observers_.try_emplace(group, with_histogram_).first->second.observe(x, team_);
+      observers_.try_emplace(id, with_histogram_).first->second.observe(x, team_);
     } catch (const formats::Error& error) {
       throw error.with_context(
-          fmt::format("calibration, {}input of {}", place_, formats::fused_group_name(group)));
+          fmt::format("calibration, {}input of {}", place_, formats::fused_group_name(id.group)));
     }
   }
 
   [[nodiscard]] GroupStatistics statistics() const {
     GroupStatistics result;
-    for (const auto& [group, observer] : observers_) result.emplace(group, observer.statistics());
+    for (const auto& [id, observer] : observers_) result.emplace(id, observer.statistics());
     return result;
   }
 
@@ -45,7 +45,7 @@ class GroupObservers {
   std::string place_;
   bool with_histogram_;
   quant::ThreadTeam& team_;
-  std::map<FusedGroup, quant::RangeObserver> observers_;
+  std::map<GroupId, quant::RangeObserver> observers_;
 };
 
 /// A cache of one layer, as each is used for one layer only.
@@ -121,26 +121,56 @@ void Calibrator::set_segments(int64_t first_row, int64_t n_rows) {
 }
 
 GroupStatistics Calibrator::advance() {
-  if (next_layer_ >= config_.n_layers) {
-    throw formats::Error(formats::ErrorCode::kInternal, "calibration ran past the last layer");
-  }
-  const LayerWeights weights = loader_.layer(next_layer_);
-  GroupObservers observers(fmt::format("layer {}, ", next_layer_), options_.with_histogram, team_);
+  const int64_t layer = next_layer_;
+  GroupObservers observers(fmt::format("layer {}, ", layer), options_.with_histogram, team_);
   LayerObserver observe;
-  observe.linear_input = [&](const LinearInput& input) { observers.observe(input.group, input.x); };
+  observe.linear_input = [&](const LinearInput& input) {
+    observers.observe({input.group, input.expert}, input.x);
+  };
+  require_next_layer();
+  run_next(next_weights(), observe);
+  return observers.statistics();
+}
+
+void Calibrator::require_next_layer() const {
+  if (next_layer_ < config_.n_layers) return;
+  throw formats::Error(formats::ErrorCode::kInternal, "calibration ran past the last layer");
+}
+
+void Calibrator::run_batch(const LayerWeights& weights, int64_t layer, const MatrixF32& hidden,
+                           const LayerObserver& observer, int64_t first_row) {
+  set_segments(first_row, hidden.n_rows);
+  runner_.begin(segments_);
+  runner_.run_layer(weights, {layer, 0}, hidden, observer);
+  for (const BatchSegment& segment : segments_) segment.cache->advance(segment.n_rows);
+  // The last sample may go on in the next batch; all others are done.
+  for (const BatchSegment& segment : segments_) {
+    const auto sample = static_cast<size_t>(segment.cache - caches_.data());
+    if (sample_begins_[sample + 1] <= first_row + hidden.n_rows) segment.cache->truncate(0);
+  }
+}
+
+void Calibrator::run_next(const LayerWeights& weights, const LayerObserver& observer) {
+  require_next_layer();
+  if (options_.keeps_inputs) inputs_ = hidden_;
   for_each_batch([&](int64_t first_row, int64_t n_rows) {
-    set_segments(first_row, n_rows);
-    runner_.begin(segments_);
-    runner_.run_layer(weights, {next_layer_, 0}, rows(first_row, n_rows), observe);
-    for (const BatchSegment& segment : segments_) segment.cache->advance(segment.n_rows);
-    // The last sample may go on in the next batch; all others are done.
-    for (const BatchSegment& segment : segments_) {
-      const auto sample = static_cast<size_t>(segment.cache - caches_.data());
-      if (sample_begins_[sample + 1] <= first_row + n_rows) segment.cache->truncate(0);
-    }
+    run_batch(weights, next_layer_, rows(first_row, n_rows), observer, first_row);
   });
   ++next_layer_;
-  return observers.statistics();
+}
+
+void Calibrator::look_back(const LayerWeights& weights, const LayerObserver& observer,
+                           const std::function<void(const MatrixF32& hidden)>& change) {
+  if (inputs_.empty())
+    throw formats::Error(formats::ErrorCode::kInternal, "no inputs of a layer were kept");
+  const int64_t n_hidden = config_.hidden_size;
+  for_each_batch([&](int64_t first_row, int64_t n_rows) {
+    const float* from = inputs_.data() + first_row * n_hidden;
+    look_.assign(from, from + n_rows * n_hidden);
+    const MatrixF32 hidden{look_.data(), n_rows, n_hidden, n_hidden};
+    if (change) change(hidden);
+    run_batch(weights, next_layer_ - 1, hidden, observer, first_row);
+  });
 }
 
 GroupStatistics Calibrator::head() {
@@ -154,7 +184,7 @@ GroupStatistics Calibrator::head() {
     normed.resize(static_cast<size_t>(n_rows * config_.hidden_size));
     const MatrixF32 out{normed.data(), n_rows, config_.hidden_size, config_.hidden_size};
     rms_norm(outer_.final_norm, config_.rms_norm_eps, readable(hidden), out, team_);
-    observers.observe(FusedGroup::kHead, readable(out));
+    observers.observe({FusedGroup::kHead}, readable(out));
   });
   return observers.statistics();
 }

@@ -14,11 +14,24 @@
 
 namespace llmq::runtime {
 
-/// What the linears of each fused group of a layer read.
-using GroupStatistics = std::map<formats::FusedGroup, quant::RangeStatistics>;
+/// Linears of a layer (or the head) that read the same activations.
+struct GroupId {
+  formats::FusedGroup group = formats::FusedGroup::kNone;
+  int64_t expert = -1;  ///< of an expert's linears; -1 for all others
+
+  // NOLINTNEXTLINE(modernize-use-nullptr): the 0 that an ordering is compared with is no pointer.
+  auto operator<=>(const GroupId&) const = default;
+};
+
+/// What the linears of each fused group of a layer read. Experts that no token was routed to are
+/// not there.
+using GroupStatistics = std::map<GroupId, quant::RangeStatistics>;
 
 struct CalibratorOptions {
   bool with_histogram = false;  ///< collect histograms beside extremes
+  /// Keep what the layer run last has read, so that look_back() can run it again: a second copy of
+  /// the hidden states.
+  bool keeps_inputs = false;
   /// Called with the number of tokens that a layer has just read, so that progress can be shown and
   /// a long run given up by throwing. May be empty.
   std::function<void(int64_t n_tokens)> on_tokens;
@@ -49,16 +62,33 @@ class Calibrator {
   /// Error{kInternal} when no layer is left.
   GroupStatistics advance();
 
+  /// Weights of the layer that comes next, as views of the checkpoint. Throws as WeightLoader.
+  [[nodiscard]] LayerWeights next_weights() { return loader_.layer(next_layer_); }
+
+  /// Runs the next layer over all samples with these weights, the checkpoint's or others that fit,
+  /// and shows it to `observer` batch by batch. Throws Error{kInternal} when no layer is left.
+  void run_next(const LayerWeights& weights, const LayerObserver& observer);
+
+  /// Runs the layer that was run last once more from the same inputs with other weights; nothing
+  /// changes but what `observer` sees. `change`, where given, is applied to a copy of each batch of
+  /// inputs [n, hidden_size] before: a rotation of the residual stream, say, that the weights
+  /// follow. Throws Error{kInternal} without keeps_inputs or before the first layer.
+  void look_back(const LayerWeights& weights, const LayerObserver& observer,
+                 const std::function<void(const quant::MatrixF32& hidden)>& change = {});
+
   /// What the head reads, once every layer has been run: hidden states after the final norm. Errors
   /// as advance().
   GroupStatistics head();
 
  private:
   void embed();
+  void require_next_layer() const;
   /// Calls run(first_row, n_rows) for the batches of a pass over all tokens.
   template <typename Run>
   void for_each_batch(const Run& run);
   void set_segments(int64_t first_row, int64_t n_rows);
+  void run_batch(const LayerWeights& weights, int64_t layer, const quant::MatrixF32& hidden,
+                 const LayerObserver& observer, int64_t first_row);
   [[nodiscard]] quant::MatrixF32 rows(int64_t first_row, int64_t n_rows);
 
   const formats::ModelConfig& config_;
@@ -72,6 +102,8 @@ class Calibrator {
   std::vector<KvCache> caches_;         // [n_samples], of the layer being run
   std::vector<BatchSegment> segments_;
   std::vector<float> hidden_;  // [n_tokens, hidden_size]
+  std::vector<float> inputs_;  // [n_tokens, hidden_size] of the layer run last, where kept
+  std::vector<float> look_;    // of a batch that is looked back at
   int64_t next_layer_ = 0;
 };
 

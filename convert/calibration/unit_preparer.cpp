@@ -1,0 +1,255 @@
+#include "convert/calibration/unit_preparer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "formats/attention_tensors.h"
+#include "formats/error.h"
+
+namespace llmq::convert {
+namespace {
+
+using formats::FusedGroup;
+using formats::Json;
+using runtime::GroupId;
+
+GroupId id_of(const LedgerEntry& entry) {
+  return {entry.group, entry.expert};
+}
+
+/// The scheme that a linear's weights get, or null for a tensor that stays float.
+const RecipeRule* quantizing_rule(const LedgerEntry& entry) {
+  for (const OutputModule& output : entry.outputs) {
+    const formats::SchemeRow& row = formats::scheme_row(output.rule.scheme);
+    if (row.is_linear && row.scheme != formats::Scheme::kFloat) return &output.rule;
+  }
+  return nullptr;
+}
+
+bool has_static_activations(const RecipeRule* rule) {
+  return rule != nullptr && formats::has_tensor(rule->scheme, ".input_scale");
+}
+
+}  // namespace
+
+UnitPreparer::UnitPreparer(CalibrationInput& calibration, const FolderPlan& plan,
+                           quant::ThreadTeam& team, Console& console)
+    : calibration_(calibration),
+      plan_(plan),
+      team_(team),
+      console_(console),
+      transformer_(plan, team) {}
+
+runtime::LayerWants UnitPreparer::wants(int64_t layer) const {
+  runtime::LayerWants wants;
+  std::set<GroupId> fitted;
+  for (const LedgerEntry& entry : plan_.ledger.entries) {
+    if (entry.layer != layer) continue;
+    const RecipeRule* rule = quantizing_rule(entry);
+    if (rule != nullptr && quant::looks_at_inputs(rule->method)) fitted.insert(id_of(entry));
+  }
+  wants.ranges = plan_.recipe.has_static_activations();
+  wants.histograms = needs_histogram(plan_.recipe);
+  if (!fitted.empty()) wants.gram = [fitted](const GroupId& id) { return fitted.contains(id); };
+  wants.kv_cache = plan_.recipe.attention == formats::Scheme::kC8;
+  wants.attention = plan_.recipe.attention == formats::Scheme::kFaQuant;
+  return wants;
+}
+
+void UnitPreparer::keep_ranges(int64_t layer, const runtime::GroupStatistics& ranges) {
+  for (const auto& [id, seen] : ranges)
+    calibration_.statistics.groups[{layer, id.group, id.expert}] = seen;
+}
+
+/// Runs the model up to and including `layer`; the layer itself is looked at in full.
+void UnitPreparer::run_layer(int64_t layer) {
+  if (calibration_.is_loaded) return;
+  if (calibrator_ == nullptr) {
+    const int64_t n_passes = transformer_.is_needed() ? 3 : 1;
+    const int64_t n_total = calibration_.statistics.n_tokens * plan_.config.n_layers * n_passes;
+    calibrator_ = std::make_unique<runtime::Calibrator>(
+        float_source(plan_), calibration_.windows,
+        runtime::CalibratorOptions{needs_histogram(plan_.recipe), transformer_.is_needed(),
+                                   show_progress(console_, "calibrating", n_total)},
+        team_);
+  }
+  const int64_t last = layer < 0 ? plan_.config.n_layers - 1 : layer;
+  while (calibrator_->next_layer() <= last) {
+    const int64_t next = calibrator_->next_layer();
+    runtime::LayerStatisticsObserver observer(fmt::format("layer {}, ", next), plan_.config,
+                                              wants(next), team_);
+    const runtime::LayerWeights weights = calibrator_->next_weights();
+    if (transformer_.is_needed()) {
+      calibrator_->run_next(weights, {});
+      transformer_.transform(weights, *calibrator_);
+      calibrator_->look_back(transformer_.view(), observer.observer(),
+                             transformer_.change_of_hidden());
+    } else {
+      calibrator_->run_next(weights, observer.observer());
+    }
+    seen_ = observer.statistics();
+    keep_ranges(next, seen_.ranges);
+    inputs_.clear();
+  }
+  if (layer >= 0 || calibration_.statistics.groups.contains({-1, FusedGroup::kHead})) return;
+  keep_ranges(-1, calibrator_->head());
+}
+
+const UnitPreparation& UnitPreparer::prepare(std::span<const LedgerEntry> entries) {
+  unit_ = {};
+  unit_.entries.resize(entries.size());
+  const int64_t layer = entries.empty() ? -1 : entries.front().layer;
+  const bool needs_run = std::any_of(entries.begin(), entries.end(), [&](const auto& entry) {
+    return entry.layer >= 0 || has_static_activations(quantizing_rule(entry));
+  });
+  if (needs_run) run_layer(layer);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    try {
+      prepare_entry(entries[i], unit_.entries[i]);
+    } catch (const formats::Error& error) {
+      throw error.with_context(entries[i].module);
+    }
+  }
+  if (layer >= 0) compute_attention(layer);
+  return unit_;
+}
+
+void UnitPreparer::prepare_entry(const LedgerEntry& entry, EntryPreparation& preparation) {
+  if (transformer_.is_needed()) transformer_.prepare_entry(entry, preparation);
+  const RecipeRule* rule = quantizing_rule(entry);
+  if (rule == nullptr) return;
+  if (has_static_activations(rule)) set_activation(entry, *rule, preparation);
+  if (quant::looks_at_inputs(rule->method)) set_inputs(entry, *rule, preparation);
+}
+
+void UnitPreparer::set_activation(const LedgerEntry& entry, const RecipeRule& rule,
+                                  EntryPreparation& preparation) {
+  const GroupKey key{entry.layer, entry.group, entry.expert};
+  auto& ranges = calibration_.statistics.ranges;
+  auto range = ranges.find(key);
+  if (range == ranges.end()) {
+    range = ranges
+                .emplace(key, quant::choose_range(statistics_of(entry), plan_.recipe.act_method,
+                                                  rule.activation_symmetric))
+                .first;
+  }
+  preparation.activation =
+      quant::activation_params(range->second, rule.activation_symmetric, plan_.ledger.model_dtype);
+}
+
+const quant::RangeStatistics& UnitPreparer::statistics_of(const LedgerEntry& entry) {
+  const auto& groups = calibration_.statistics.groups;
+  const auto found = groups.find({entry.layer, entry.group, entry.expert});
+  if (found != groups.end()) return found->second;
+  if (const quant::RangeStatistics* other = borrowed_statistics(entry)) return *other;
+  throw formats::bad_input("the statistics hold nothing about its inputs; calibrate again");
+}
+
+/// An expert that no token was routed to takes the widest range of its layer: of what all experts
+/// read, or of what the others' last linears read.
+const quant::RangeStatistics* UnitPreparer::borrowed_statistics(const LedgerEntry& entry) {
+  if (entry.expert < 0) return nullptr;
+  few_tokens_.insert(entry.module);
+  const auto& groups = calibration_.statistics.groups;
+  const GroupKey key{entry.layer, entry.group, entry.expert};
+  quant::RangeStatistics& widest = borrowed_[key];
+  for (const auto& [other, seen] : groups) {
+    const bool is_alike = other.layer == key.layer && other.group == key.group;
+    if (!is_alike || (widest.n > 0 && seen.absmax() <= widest.absmax())) continue;
+    widest = seen;
+  }
+  return widest.n > 0 ? &widest : nullptr;
+}
+
+void UnitPreparer::set_inputs(const LedgerEntry& entry, const RecipeRule& rule,
+                              EntryPreparation& preparation) {
+  const GroupId id = id_of(entry);
+  const auto gram = seen_.grams.find(id);
+  const bool is_seen =
+      gram != seen_.grams.end() && (entry.expert < 0 || gram->second.n_rows >= kFewestExpertTokens);
+  if (!is_seen) {
+    if (entry.expert >= 0) few_tokens_.insert(entry.module);
+    return;
+  }
+  auto [inputs, is_new] = inputs_.try_emplace(id);
+  if (is_new) {
+    inputs->second.gram = std::move(gram->second);
+    inputs->second.factor = quant::gptq_factor(
+        inputs->second.gram, {rule.method.activation_order, rule.group_size}, team_);
+    gram->second = {};
+    gram->second.n_rows = inputs->second.gram.n_rows;
+  }
+  preparation.inputs = &inputs->second;
+}
+
+void UnitPreparer::compute_attention(int64_t layer) {
+  const formats::Scheme scheme = plan_.recipe.attention;
+  if (scheme == formats::Scheme::kFloat) return;
+  if (!seen_.kv_cache && !seen_.attention) {
+    throw formats::usage_error(
+        "saved statistics hold no scales of keys and values; calibrate without --stats");
+  }
+  const formats::DType dtype = plan_.ledger.model_dtype;
+  std::map<formats::AttentionOperand, std::vector<float>> scales;
+  using enum formats::AttentionOperand;
+  try {
+    if (scheme == formats::Scheme::kC8) {
+      quant::KvCacheScales kv = quant::kv_cache_scales(*seen_.kv_cache, dtype);
+      scales[kKey] = std::move(kv.key);
+      scales[kValue] = std::move(kv.value);
+    } else {
+      quant::FaHeadScales heads = quant::fa_head_scales(*seen_.attention, dtype);
+      scales[kQuery] = std::move(heads.q);
+      scales[kKey] = std::move(heads.k);
+      scales[kValue] = std::move(heads.v);
+    }
+  } catch (const formats::Error& error) {
+    throw error.with_context(fmt::format("layer {}, attention", layer));
+  }
+  for (const formats::AttentionTensor& tensor :
+       formats::attention_tensors(plan_.config, scheme, layer, dtype)) {
+    std::vector<float>& values = unit_.computed[tensor.name];
+    values = scales.at(tensor.operand);
+    if (!tensor.is_scale) std::fill(values.begin(), values.end(), 0.0F);
+  }
+}
+
+void UnitPreparer::add_to_results(std::span<const LedgerEntry> entries, Json& results) const {
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const EntryPreparation& preparation = unit_.entries.at(i);
+    if (has_static_activations(quantizing_rule(entries[i]))) {
+      const GroupKey key{entries[i].layer, entries[i].group, entries[i].expert};
+      const quant::ActivationRange& range = calibration_.statistics.ranges.at(key);
+      results[i]["input_min"] = range.min;
+      results[i]["input_max"] = range.max;
+      results[i]["act_method"] = static_cast<int>(range.chosen);
+      results[i]["input_scale"] = preparation.activation.scale;
+      results[i]["input_offset"] = preparation.activation.offset;
+    }
+    if (preparation.inputs != nullptr) {
+      const quant::GptqFactor& factor = preparation.inputs->factor;
+      results[i]["calibration_rows"] = preparation.inputs->gram.n_rows;
+      if (factor.is_usable) {
+        results[i]["damping"] = factor.damping;
+        if (factor.n_dead > 0) results[i]["dead_channels"] = factor.n_dead;
+      } else {
+        results[i]["fallback"] = "rounded without GPTQ: " + factor.reason;
+      }
+    }
+    if (few_tokens_.contains(entries[i].module))
+      results[i]["calibrated_from"] = "weights alone: too few tokens were routed to this expert";
+  }
+}
+
+Json UnitPreparer::report() const {
+  Json report = Json::object();
+  if (!transformer_.report().empty()) report["transformations"] = transformer_.report();
+  if (!few_tokens_.empty())
+    report["experts_with_few_tokens"] =
+        std::vector<std::string>(few_tokens_.begin(), few_tokens_.end());
+  return report;
+}
+
+}  // namespace llmq::convert

@@ -1,0 +1,67 @@
+#include "runtime/calibrate/layer_statistics.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <utility>
+
+#include "formats/error.h"
+
+namespace llmq::runtime {
+namespace {
+
+int64_t rotary_dim(const formats::ModelConfig& config) {
+  const double lanes = config.partial_rotary_factor * static_cast<double>(config.head_dim);
+  return static_cast<int64_t>(std::floor(lanes / 2.0)) * 2;
+}
+
+}  // namespace
+
+LayerStatisticsObserver::LayerStatisticsObserver(std::string place,
+                                                 const formats::ModelConfig& config,
+                                                 LayerWants wants, quant::ThreadTeam& team)
+    : place_(std::move(place)), wants_(std::move(wants)), team_(team) {
+  if (wants_.kv_cache)
+    kv_cache_.emplace(quant::KvHeads{config.n_kv_heads, config.head_dim, rotary_dim(config)});
+  if (wants_.attention) attention_.emplace(config.n_heads, config.n_kv_heads, config.head_dim);
+}
+
+LayerObserver LayerStatisticsObserver::observer() {
+  LayerObserver observer;
+  observer.linear_input = [this](const LinearInput& input) { see_linear(input); };
+  if (wants_.kv_cache || wants_.attention)
+    observer.attention_input = [this](const AttentionInput& input) { see_attention(input); };
+  return observer;
+}
+
+void LayerStatisticsObserver::see_linear(const LinearInput& input) {
+  const GroupId id{input.group, input.expert};
+  try {
+    if (wants_.ranges)
+      ranges_.try_emplace(id, wants_.histograms).first->second.observe(input.x, team_);
+    if (wants_.gram && wants_.gram(id)) grams_[id].observe(input.x, team_);
+  } catch (const formats::Error& error) {
+    throw error.with_context(
+        fmt::format("calibration, {}input of {}", place_, formats::fused_group_name(id.group)));
+  }
+}
+
+void LayerStatisticsObserver::see_attention(const AttentionInput& input) {
+  try {
+    if (kv_cache_) kv_cache_->observe(input.k, input.v);
+    if (attention_) attention_->observe({input.q, input.k, input.v}, team_);
+  } catch (const formats::Error& error) {
+    throw error.with_context(fmt::format("calibration, {}attention", place_));
+  }
+}
+
+LayerStatistics LayerStatisticsObserver::statistics() const {
+  LayerStatistics result;
+  for (const auto& [id, observer] : ranges_) result.ranges.emplace(id, observer.statistics());
+  for (const auto& [id, observer] : grams_) result.grams.emplace(id, observer.gram());
+  if (kv_cache_) result.kv_cache = kv_cache_->statistics();
+  if (attention_) result.attention = attention_->statistics();
+  return result;
+}
+
+}  // namespace llmq::runtime

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "formats/model_config.h"
+#include "quant/fa_scales.h"
+#include "quant/gram.h"
+#include "quant/kernels/thread_team.h"
+#include "quant/kv_scales.h"
+#include "quant/observer/range_observer.h"
+#include "runtime/calibrate/calibrator.h"
+#include "runtime/model/decoder.h"
+
+namespace llmq::runtime {
+
+/// Which statistics of a layer are gathered.
+struct LayerWants {
+  bool ranges = false;
+  bool histograms = false;  ///< with ranges
+  /// Groups whose inputs' second moments are wanted; empty for none.
+  std::function<bool(const GroupId&)> gram = {};
+  bool kv_cache = false;   ///< bounds of keys and values (C8)
+  bool attention = false;  ///< windows of queries, keys and values (FAQuant)
+};
+
+/// Sufficient statistics of one layer.
+struct LayerStatistics {
+  GroupStatistics ranges;
+  std::map<GroupId, quant::Gram> grams;
+  std::optional<quant::KvStatistics> kv_cache;
+  std::optional<quant::FaStatistics> attention;
+};
+
+/// Gathers the statistics of one layer from what a pass shows. Not thread-safe; work is divided
+/// over the team. The result does not depend on threads or instruction set.
+class LayerStatisticsObserver {
+ public:
+  /// `place` names the layer in errors ("layer 3, "). `config` and `team` must outlive it.
+  LayerStatisticsObserver(std::string place, const formats::ModelConfig& config, LayerWants wants,
+                          quant::ThreadTeam& team);
+
+  /// What a pass is to be shown to; refers to this object.
+  [[nodiscard]] LayerObserver observer();
+
+  /// The statistics of everything shown so far.
+  [[nodiscard]] LayerStatistics statistics() const;
+
+ private:
+  void see_linear(const LinearInput& input);
+  void see_attention(const AttentionInput& input);
+
+  std::string place_;
+  LayerWants wants_;
+  quant::ThreadTeam& team_;
+  std::map<GroupId, quant::RangeObserver> ranges_;
+  std::map<GroupId, quant::GramObserver> grams_;
+  std::optional<quant::KvObserver> kv_cache_;
+  std::optional<quant::FaObserver> attention_;
+};
+
+}  // namespace llmq::runtime
