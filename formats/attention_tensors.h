@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "formats/architecture.h"
+#include "formats/dtype.h"
+#include "formats/model_config.h"
+#include "formats/scheme.h"
+
+namespace llmq::formats {
+
+/// Which of attention's inputs a tensor is about.
+enum class AttentionOperand : uint8_t { kQuery, kKey, kValue };
+
+/// A tensor that a scheme of attention (C8, FAQuant) adds to a layer.
+struct AttentionTensor {
+  std::string name;  ///< "model.layers.3.self_attn.k_proj.kv_cache_scale", "….self_attn.fa_q.scale"
+  DType dtype;       ///< as llmq writes it
+  Shape shape;       ///< [n_kv_heads·head_dim] of C8, [heads, 1] of FAQuant
+  std::string_view tag;  ///< in the description file: "C8" or "FAQuant"
+  AttentionOperand operand;
+  bool is_scale;  ///< false: the offsets
+};
+
+/// The tensors that `scheme` (kC8 or kFaQuant) adds to `layer`, in the order in which they are
+/// written: scale and offset of K, then of V; for FAQuant those of Q first. `model_dtype` is F16 or
+/// BF16. Throws Error{kInternal} for another scheme or a family without separate q, k and v.
+std::vector<AttentionTensor> attention_tensors(const ModelConfig& config, Scheme scheme,
+                                               int64_t layer, DType model_dtype);
+
+/// Bytes of a tensor that attention_tensors listed. `scales` are the operand's, as many as the
+/// tensor has elements and values of its dtype already; offsets of symmetric codes are zeros, for
+/// which scales are not looked at. Throws Error{kInternal} for another number of scales or one that
+/// the dtype does not hold exactly.
+std::vector<std::byte> encode_attention_tensor(const AttentionTensor& tensor,
+                                               std::span<const float> scales);
+
+}  // namespace llmq::formats
