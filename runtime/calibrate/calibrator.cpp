@@ -48,6 +48,39 @@ class GroupObservers {
   std::map<FusedGroup, quant::RangeObserver> observers_;
 };
 
+/// The observers of a layer's attention, those that were asked for.
+class AttentionObservers {
+ public:
+  AttentionObservers(const formats::ModelConfig& config, const CalibratorOptions& options) {
+    if (options.with_kv_scales)
+      kv_.emplace(quant::KvHeads{config.n_kv_heads, config.head_dim,
+                                 rope_frequencies(config).rotary_dim()});
+    if (options.with_fa_scales) fa_.emplace(config.n_heads, config.n_kv_heads, config.head_dim);
+  }
+
+  [[nodiscard]] bool empty() const { return !kv_ && !fa_; }
+
+  void observe(const AttentionInput& input, int64_t layer, quant::ThreadTeam& team) {
+    try {
+      if (kv_) kv_->observe(input.k, input.v);
+      if (fa_) fa_->observe({input.q, input.k, input.v}, team);
+    } catch (const formats::Error& error) {
+      throw error.with_context(fmt::format("calibration, layer {}, attention", layer));
+    }
+  }
+
+  [[nodiscard]] AttentionStatistics statistics() const {
+    AttentionStatistics result;
+    if (kv_) result.kv = kv_->statistics();
+    if (fa_) result.fa = fa_->statistics();
+    return result;
+  }
+
+ private:
+  std::optional<quant::KvObserver> kv_;
+  std::optional<quant::FaObserver> fa_;
+};
+
 /// A cache of one layer, as each is used for one layer only.
 KvCache layer_cache(const formats::ModelConfig& config) {
   return KvCache(
@@ -65,6 +98,12 @@ Calibrator::Calibrator(const WeightSource& source, std::vector<std::vector<int32
       loader_(source, team),
       outer_(loader_.outer()),
       runner_(*source.config, team) {
+  const formats::Description* description = source.description;
+  if (description != nullptr &&
+      !(description->kv_quant_type.empty() && description->fa_quant_type.empty())) {
+    throw formats::bad_input(
+        "calibration runs float attention, but the model's KV cache or attention is quantized");
+  }
   sample_begins_.push_back(0);
   for (const std::vector<int32_t>& sample : samples_) {
     sample_begins_.push_back(sample_begins_.back() + static_cast<int64_t>(sample.size()));
@@ -128,6 +167,12 @@ GroupStatistics Calibrator::advance() {
   GroupObservers observers(fmt::format("layer {}, ", next_layer_), options_.with_histogram, team_);
   LayerObserver observe;
   observe.linear_input = [&](const LinearInput& input) { observers.observe(input.group, input.x); };
+  AttentionObservers attention(config_, options_);
+  if (!attention.empty()) {
+    observe.attention_input = [&](const AttentionInput& input) {
+      attention.observe(input, next_layer_, team_);
+    };
+  }
   for_each_batch([&](int64_t first_row, int64_t n_rows) {
     set_segments(first_row, n_rows);
     runner_.begin(segments_);
@@ -140,6 +185,7 @@ GroupStatistics Calibrator::advance() {
     }
   });
   ++next_layer_;
+  attention_ = attention.statistics();
   return observers.statistics();
 }
 

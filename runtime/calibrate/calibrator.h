@@ -3,10 +3,13 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "formats/architecture.h"
+#include "quant/fa_scales.h"
 #include "quant/kernels/thread_team.h"
+#include "quant/kv_scales.h"
 #include "quant/observer/range_observer.h"
 #include "runtime/attention/kv_cache.h"
 #include "runtime/model/decoder.h"
@@ -17,8 +20,16 @@ namespace llmq::runtime {
 /// What the linears of each fused group of a layer read.
 using GroupStatistics = std::map<formats::FusedGroup, quant::RangeStatistics>;
 
+/// What the attention of a layer uses; each where CalibratorOptions asks for it.
+struct AttentionStatistics {
+  std::optional<quant::KvStatistics> kv;
+  std::optional<quant::FaStatistics> fa;
+};
+
 struct CalibratorOptions {
   bool with_histogram = false;  ///< collect histograms beside extremes
+  bool with_kv_scales = false;  ///< collect what the scales of an int8 KV cache need
+  bool with_fa_scales = false;  ///< collect what the scales of FAQuant need
   /// Called with the number of tokens that a layer has just read, so that progress can be shown and
   /// a long run given up by throwing. May be empty.
   std::function<void(int64_t n_tokens)> on_tokens;
@@ -37,7 +48,8 @@ class Calibrator {
   static constexpr int64_t kRowsPerBatch = 512;
 
   /// `samples` are token ids, each sample a text of its own. Throws Error{kBadInput} for a model
-  /// that cannot be run (see WeightLoader) and for ids outside its vocabulary.
+  /// that cannot be run (see WeightLoader), whose KV cache or attention is quantized already, and
+  /// for ids outside its vocabulary.
   Calibrator(const WeightSource& source, std::vector<std::vector<int32_t>> samples,
              CalibratorOptions options, quant::ThreadTeam& team);
 
@@ -48,6 +60,9 @@ class Calibrator {
   /// Error{kBadInput} naming layer and group when an activation is NaN or infinite,
   /// Error{kInternal} when no layer is left.
   GroupStatistics advance();
+
+  /// Of the layer that advance() ran last; empty before.
+  [[nodiscard]] const AttentionStatistics& attention_statistics() const { return attention_; }
 
   /// What the head reads, once every layer has been run: hidden states after the final norm. Errors
   /// as advance().
@@ -73,6 +88,7 @@ class Calibrator {
   std::vector<BatchSegment> segments_;
   std::vector<float> hidden_;  // [n_tokens, hidden_size]
   int64_t next_layer_ = 0;
+  AttentionStatistics attention_;
 };
 
 }  // namespace llmq::runtime
