@@ -28,11 +28,11 @@ struct AttentionStatistics {
 
 struct CalibratorOptions {
   bool with_histogram = false;  ///< collect histograms beside extremes
-  bool with_kv_scales = false;  ///< collect what the scales of an int8 KV cache need
-  bool with_fa_scales = false;  ///< collect what the scales of FAQuant need
   /// Called with the number of tokens that a layer has just read, so that progress can be shown and
   /// a long run given up by throwing. May be empty.
   std::function<void(int64_t n_tokens)> on_tokens;
+  bool with_kv_scales = false;  ///< collect what the scales of an int8 KV cache need
+  bool with_fa_scales = false;  ///< collect what the scales of FAQuant need
 };
 
 /// Runs a float model on samples, a decoder layer at a time over all of them, and gathers what the
