@@ -187,7 +187,7 @@ void UnitPreparer::set_inputs(const LedgerEntry& entry, const RecipeRule& rule,
 void UnitPreparer::compute_attention(int64_t layer) {
   const formats::Scheme scheme = plan_.recipe.attention;
   if (scheme == formats::Scheme::kFloat) return;
-  if (!seen_.kv_cache && !seen_.attention) {
+  if (!seen_.attention.kv && !seen_.attention.fa) {
     throw formats::usage_error(
         "saved statistics hold no scales of keys and values; calibrate without --stats");
   }
@@ -196,11 +196,11 @@ void UnitPreparer::compute_attention(int64_t layer) {
   using enum formats::AttentionOperand;
   try {
     if (scheme == formats::Scheme::kC8) {
-      quant::KvCacheScales kv = quant::kv_cache_scales(*seen_.kv_cache, dtype);
+      quant::KvCacheScales kv = quant::kv_cache_scales(*seen_.attention.kv, dtype);
       scales[kKey] = std::move(kv.key);
       scales[kValue] = std::move(kv.value);
     } else {
-      quant::FaHeadScales heads = quant::fa_head_scales(*seen_.attention, dtype);
+      quant::FaHeadScales heads = quant::fa_head_scales(*seen_.attention.fa, dtype);
       scales[kQuery] = std::move(heads.q);
       scales[kKey] = std::move(heads.k);
       scales[kValue] = std::move(heads.v);

@@ -7,8 +7,12 @@ namespace llmq::convert {
 void add_model_options(CLI::App& command, ModelCommandOptions& options) {
   command.add_option("--model-path", options.folder, "Folder of the model, float or quantized")
       ->required();
-  command.add_option("--kv", options.kv, "Numbers that the KV cache holds: f32 or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}));
+  command
+      .add_option(
+          "--kv", options.kv,
+          "Numbers that the KV cache holds: f32, bf16, or int8 for a model with C8 scales, which "
+          "always keeps int8")
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}));
   command
       .add_option("--prefill-chunk", options.prefill_chunk,
                   "Tokens of a prompt that go through a layer at once")
@@ -26,7 +30,8 @@ runtime::ModelOptions model_options(const ModelCommandOptions& options,
                                     const CommonOptions& common) {
   runtime::ModelOptions result;
   result.n_threads = thread_count(common);
-  result.kv_dtype = options.kv == "bf16" ? formats::DType::kBF16 : formats::DType::kF32;
+  if (options.kv == "bf16") result.kv_dtype = formats::DType::kBF16;
+  if (options.kv == "int8") result.kv_dtype = formats::DType::kI8;
   result.page_size = options.page_size;
   result.prefill_chunk = options.prefill_chunk;
   result.allow_extrapolation = options.allow_extrapolation;

@@ -179,6 +179,7 @@ std::vector<RuleResult> check_conformance(const std::filesystem::path& folder_pa
   rules.push_back(rule_description(folder));
   rules.push_back(rule_scheme_tensors(folder));
   rules.push_back(rule_fused_groups(folder));
+  rules.push_back(rule_attention_scales(folder));
   for (RuleResult& rule : check_values(folder, team)) rules.push_back(std::move(rule));
   rules.push_back(rule_config(folder));
   rules.push_back(rule_index(folder));

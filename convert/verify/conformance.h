@@ -22,6 +22,7 @@ struct RuleResult {
 ///   description-covers-tensors  every tensor is a key of the description and every key a tensor
 ///   scheme-tensors              each linear has the tensors of its scheme, with dtype and shape
 ///   fused-groups                q,k,v and gate,up share scheme and input scale
+///   attention-scales            tensors and keys of an int8 KV cache (C8) or FAQuant
 ///   derived-tensors             deq_scale and quant_bias recomputed from the other tensors
 ///   deq-scale-encoding          float32 for bf16, float32 bits in int64 for fp16; finite, positive
 ///   code-ranges                 offsets whole and in range; symmetric codes within ±127

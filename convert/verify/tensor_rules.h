@@ -17,6 +17,11 @@ void fail(RuleResult& result, const std::string& detail);
 /// another.
 void check_scheme_tensors(const FolderView& folder, const LinearView& linear, RuleResult& result);
 
+/// attention-scales: with C8 or FAQuant every layer has their tensors with dtype, shape and tag,
+/// scales finite and above zero, offsets whole numbers from −128 to 127; C8 stands under both of
+/// its keys; the two exclude each other. Without them no such tensor is there.
+RuleResult rule_attention_scales(const FolderView& folder);
+
 /// The rules that read weights, in one pass spread over the team: derived-tensors,
 /// deq-scale-encoding, code-ranges, symmetric-offsets, finite-values.
 std::vector<RuleResult> check_values(const FolderView& folder, quant::ThreadTeam& team);

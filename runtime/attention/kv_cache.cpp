@@ -16,6 +16,19 @@ using formats::ErrorCode;
 
 constexpr size_t kPageAlignment = 64;
 
+void check_codes(const KvLayout& layout) {
+  if (layout.codes == nullptr)
+    throw formats::bad_input("a KV cache of int8 codes needs scales; this model has none");
+  const auto n_lanes = static_cast<size_t>(layout.n_layers * layout.n_kv_heads * layout.head_dim);
+  for (const std::vector<float>* values :
+       {&layout.codes->key_scale, &layout.codes->key_offset, &layout.codes->value_scale,
+        &layout.codes->value_offset}) {
+    if (values->size() == n_lanes) continue;
+    throw formats::bad_input(fmt::format(
+        "a KV cache of {} lanes in all layers got {} scales or offsets", n_lanes, values->size()));
+  }
+}
+
 }  // namespace
 
 uint64_t KvLayout::page_size_bytes() const {
@@ -25,11 +38,14 @@ uint64_t KvLayout::page_size_bytes() const {
                     "possible; each must be at least 1",
                     n_layers, n_kv_heads, head_dim, page_size));
   }
-  if (dtype != DType::kF32 && dtype != DType::kBF16) {
-    throw formats::bad_input(fmt::format("a KV cache of {} is not supported, only F32 and BF16",
+  if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kI8) {
+    throw formats::bad_input(fmt::format("a KV cache of {} is not supported, only F32, BF16 and I8",
                                          formats::dtype_name(dtype)));
   }
-  return formats::tensor_size_bytes(dtype, {n_layers, 2, n_kv_heads, page_size, head_dim});
+  const uint64_t size =
+      formats::tensor_size_bytes(dtype, {n_layers, 2, n_kv_heads, page_size, head_dim});
+  if (dtype == DType::kI8) check_codes(*this);
+  return size;
 }
 
 KvCache::KvCache(const KvLayout& layout)
@@ -62,8 +78,17 @@ void KvCache::store(int64_t layer, int64_t position, std::span<const float> key,
   const auto head_dim = static_cast<size_t>(layout_.head_dim);
   for (int64_t head = 0; head < layout_.n_kv_heads; ++head) {
     const size_t at = static_cast<size_t>(head) * head_dim;
-    store_row(row(layer, false, head, position), key.subspan(at, head_dim));
-    store_row(row(layer, true, head, position), value.subspan(at, head_dim));
+    std::byte* key_row = row(layer, false, head, position);
+    std::byte* value_row = row(layer, true, head, position);
+    if (layout_.dtype == DType::kI8) {
+      quant::encode_lanes(key.subspan(at, head_dim), key_lanes(layer, head),
+                          {reinterpret_cast<int8_t*>(key_row), head_dim});
+      quant::encode_lanes(value.subspan(at, head_dim), value_lanes(layer, head),
+                          {reinterpret_cast<int8_t*>(value_row), head_dim});
+      continue;
+    }
+    store_row(key_row, key.subspan(at, head_dim));
+    store_row(value_row, value.subspan(at, head_dim));
   }
 }
 
@@ -80,6 +105,22 @@ KvRows KvCache::keys(int64_t layer, int64_t head, int64_t position) const {
 
 KvRows KvCache::values(int64_t layer, int64_t head, int64_t position) const {
   return {row(layer, true, head, position), layout_.page_size - position % layout_.page_size};
+}
+
+quant::LaneParams KvCache::key_lanes(int64_t layer, int64_t head) const {
+  return lanes_of(layout_.codes->key_scale, layout_.codes->key_offset, layer, head);
+}
+
+quant::LaneParams KvCache::value_lanes(int64_t layer, int64_t head) const {
+  return lanes_of(layout_.codes->value_scale, layout_.codes->value_offset, layer, head);
+}
+
+quant::LaneParams KvCache::lanes_of(const std::vector<float>& scale,
+                                    const std::vector<float>& offset, int64_t layer,
+                                    int64_t head) const {
+  const auto n = static_cast<size_t>(layout_.head_dim);
+  const size_t first = static_cast<size_t>(layer * layout_.n_kv_heads + head) * n;
+  return {std::span(scale).subspan(first, n), std::span(offset).subspan(first, n)};
 }
 
 uint64_t KvCache::size_bytes() const {

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "formats/dtype.h"
+#include "quant/lane_codes.h"
+#include "runtime/attention/kv_codes.h"
 
 namespace llmq::runtime {
 
@@ -18,11 +20,15 @@ struct KvLayout {
   int64_t head_dim = 0;
   int64_t page_size = 128;  ///< tokens per page, at least 1
   /// kF32 keeps what attention computes with; kBF16 rounds keys (after RoPE) and values to nearest
-  /// even when they are stored, before anything reads them.
+  /// even when they are stored, before anything reads them; kI8 stores codes (see
+  /// quant::encode_lanes), a quarter of the memory.
   formats::DType dtype = formats::DType::kF32;
+  /// Of kI8, and then required.
+  std::shared_ptr<const KvCodeTable> codes{};
 
   /// Bytes of one page: keys and values of page_size tokens in all layers. Throws Error{kBadInput}
-  /// when an extent is not positive, dtype is another one, or the product overflows.
+  /// when an extent is not positive, dtype is another one, the product overflows, or kI8 has no
+  /// codes or some of another extent.
   [[nodiscard]] uint64_t page_size_bytes() const;
 };
 
@@ -64,6 +70,10 @@ class KvCache {
   [[nodiscard]] KvRows keys(int64_t layer, int64_t head, int64_t position) const;
   [[nodiscard]] KvRows values(int64_t layer, int64_t head, int64_t position) const;
 
+  /// How the codes of a head's keys (values) are read, of a cache of kI8. [head_dim]
+  [[nodiscard]] quant::LaneParams key_lanes(int64_t layer, int64_t head) const;
+  [[nodiscard]] quant::LaneParams value_lanes(int64_t layer, int64_t head) const;
+
   /// Bytes of the pages held.
   [[nodiscard]] uint64_t size_bytes() const;
 
@@ -75,6 +85,9 @@ class KvCache {
 
   [[nodiscard]] std::byte* row(int64_t layer, bool is_value, int64_t head, int64_t position) const;
   void store_row(std::byte* to, std::span<const float> from) const;
+  [[nodiscard]] quant::LaneParams lanes_of(const std::vector<float>& scale,
+                                           const std::vector<float>& offset, int64_t layer,
+                                           int64_t head) const;
 
   KvLayout layout_;
   int64_t element_size_bytes_ = 0;

@@ -19,35 +19,6 @@ ConstMatrixF32 readable(const MatrixF32& m) {
   return {m.data, m.n_rows, m.n_cols, m.row_stride};
 }
 
-/// The observers of the groups of a layer, or of the head; each comes into being with the first
-/// activations. `place` names the layer in errors.
-class GroupObservers {
- public:
-  GroupObservers(std::string place, bool with_histogram, quant::ThreadTeam& team)
-      : place_(std::move(place)), with_histogram_(with_histogram), team_(team) {}
-
-  void observe(const GroupId& id, const ConstMatrixF32& x) {
-    try {
-      observers_.try_emplace(id, with_histogram_).first->second.observe(x, team_);
-    } catch (const formats::Error& error) {
-      throw error.with_context(
-          fmt::format("calibration, {}input of {}", place_, formats::fused_group_name(id.group)));
-    }
-  }
-
-  [[nodiscard]] GroupStatistics statistics() const {
-    GroupStatistics result;
-    for (const auto& [id, observer] : observers_) result.emplace(id, observer.statistics());
-    return result;
-  }
-
- private:
-  std::string place_;
-  bool with_histogram_;
-  quant::ThreadTeam& team_;
-  std::map<GroupId, quant::RangeObserver> observers_;
-};
-
 /// A cache of one layer, as each is used for one layer only.
 KvCache layer_cache(const formats::ModelConfig& config) {
   return KvCache(
@@ -65,6 +36,12 @@ Calibrator::Calibrator(const WeightSource& source, std::vector<std::vector<int32
       loader_(source, team),
       outer_(loader_.outer()),
       runner_(*source.config, team) {
+  const formats::Description* description = source.description;
+  if (description != nullptr &&
+      !(description->kv_quant_type.empty() && description->fa_quant_type.empty())) {
+    throw formats::bad_input(
+        "calibration runs float attention, but the model's KV cache or attention is quantized");
+  }
   sample_begins_.push_back(0);
   for (const std::vector<int32_t>& sample : samples_) {
     sample_begins_.push_back(sample_begins_.back() + static_cast<int64_t>(sample.size()));
@@ -121,15 +98,18 @@ void Calibrator::set_segments(int64_t first_row, int64_t n_rows) {
 }
 
 GroupStatistics Calibrator::advance() {
-  const int64_t layer = next_layer_;
-  GroupObservers observers(fmt::format("layer {}, ", layer), options_.with_histogram, team_);
-  LayerObserver observe;
-  observe.linear_input = [&](const LinearInput& input) {
-    observers.observe({input.group, input.expert}, input.x);
-  };
   require_next_layer();
-  run_next(next_weights(), observe);
-  return observers.statistics();
+  LayerStatisticsObserver observer(fmt::format("layer {}, ", next_layer_), config_,
+                                   {.ranges = true,
+                                    .histograms = options_.with_histogram,
+                                    .gram = {},
+                                    .kv_cache = options_.with_kv_scales,
+                                    .attention = options_.with_fa_scales},
+                                   team_);
+  run_next(next_weights(), observer.observer());
+  LayerStatistics seen = observer.statistics();
+  attention_ = std::move(seen.attention);
+  return std::move(seen.ranges);
 }
 
 void Calibrator::require_next_layer() const {
@@ -177,16 +157,18 @@ GroupStatistics Calibrator::head() {
   if (next_layer_ < config_.n_layers) {
     throw formats::Error(formats::ErrorCode::kInternal, "the head comes after the last layer");
   }
-  GroupObservers observers("", options_.with_histogram, team_);
+  LayerStatisticsObserver observer("", config_,
+                                   {.ranges = true, .histograms = options_.with_histogram}, team_);
+  const LayerObserver see = observer.observer();
   std::vector<float> normed;
   for_each_batch([&](int64_t first_row, int64_t n_rows) {
     const MatrixF32 hidden = rows(first_row, n_rows);
     normed.resize(static_cast<size_t>(n_rows * config_.hidden_size));
     const MatrixF32 out{normed.data(), n_rows, config_.hidden_size, config_.hidden_size};
     rms_norm(outer_.final_norm, config_.rms_norm_eps, readable(hidden), out, team_);
-    observers.observe({FusedGroup::kHead}, readable(out));
+    see.linear_input({FusedGroup::kHead, -1, readable(out)});
   });
-  return observers.statistics();
+  return observer.statistics().ranges;
 }
 
 }  // namespace llmq::runtime

@@ -2,30 +2,15 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <vector>
 
-#include "formats/architecture.h"
 #include "quant/kernels/thread_team.h"
-#include "quant/observer/range_observer.h"
 #include "runtime/attention/kv_cache.h"
+#include "runtime/calibrate/layer_statistics.h"
 #include "runtime/model/decoder.h"
 #include "runtime/model/layer_weights.h"
 
 namespace llmq::runtime {
-
-/// Linears of a layer (or the head) that read the same activations.
-struct GroupId {
-  formats::FusedGroup group = formats::FusedGroup::kNone;
-  int64_t expert = -1;  ///< of an expert's linears; -1 for all others
-
-  // NOLINTNEXTLINE(modernize-use-nullptr): the 0 that an ordering is compared with is no pointer.
-  auto operator<=>(const GroupId&) const = default;
-};
-
-/// What the linears of each fused group of a layer read. Experts that no token was routed to are
-/// not there.
-using GroupStatistics = std::map<GroupId, quant::RangeStatistics>;
 
 struct CalibratorOptions {
   bool with_histogram = false;  ///< collect histograms beside extremes
@@ -35,6 +20,8 @@ struct CalibratorOptions {
   /// Called with the number of tokens that a layer has just read, so that progress can be shown and
   /// a long run given up by throwing. May be empty.
   std::function<void(int64_t n_tokens)> on_tokens;
+  bool with_kv_scales = false;  ///< collect what the scales of an int8 KV cache need
+  bool with_fa_scales = false;  ///< collect what the scales of FAQuant need
 };
 
 /// Runs a float model on samples, a decoder layer at a time over all of them, and gathers what the
@@ -50,7 +37,8 @@ class Calibrator {
   static constexpr int64_t kRowsPerBatch = 512;
 
   /// `samples` are token ids, each sample a text of its own. Throws Error{kBadInput} for a model
-  /// that cannot be run (see WeightLoader) and for ids outside its vocabulary.
+  /// that cannot be run (see WeightLoader), whose KV cache or attention is quantized already, and
+  /// for ids outside its vocabulary.
   Calibrator(const WeightSource& source, std::vector<std::vector<int32_t>> samples,
              CalibratorOptions options, quant::ThreadTeam& team);
 
@@ -75,6 +63,8 @@ class Calibrator {
   /// follow. Throws Error{kInternal} without keeps_inputs or before the first layer.
   void look_back(const LayerWeights& weights, const LayerObserver& observer,
                  const std::function<void(const quant::MatrixF32& hidden)>& change = {});
+  /// Of the layer that advance() ran last; empty before.
+  [[nodiscard]] const AttentionStatistics& attention_statistics() const { return attention_; }
 
   /// What the head reads, once every layer has been run: hidden states after the final norm. Errors
   /// as advance().
@@ -105,6 +95,7 @@ class Calibrator {
   std::vector<float> inputs_;  // [n_tokens, hidden_size] of the layer run last, where kept
   std::vector<float> look_;    // of a batch that is looked back at
   int64_t next_layer_ = 0;
+  AttentionStatistics attention_;
 };
 
 }  // namespace llmq::runtime

@@ -2,27 +2,19 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
 #include <utility>
 
 #include "formats/error.h"
+#include "runtime/attention/rope.h"
 
 namespace llmq::runtime {
-namespace {
-
-int64_t rotary_dim(const formats::ModelConfig& config) {
-  const double lanes = config.partial_rotary_factor * static_cast<double>(config.head_dim);
-  return static_cast<int64_t>(std::floor(lanes / 2.0)) * 2;
-}
-
-}  // namespace
-
 LayerStatisticsObserver::LayerStatisticsObserver(std::string place,
                                                  const formats::ModelConfig& config,
                                                  LayerWants wants, quant::ThreadTeam& team)
     : place_(std::move(place)), wants_(std::move(wants)), team_(team) {
   if (wants_.kv_cache)
-    kv_cache_.emplace(quant::KvHeads{config.n_kv_heads, config.head_dim, rotary_dim(config)});
+    kv_cache_.emplace(
+        quant::KvHeads{config.n_kv_heads, config.head_dim, rope_frequencies(config).rotary_dim()});
   if (wants_.attention) attention_.emplace(config.n_heads, config.n_kv_heads, config.head_dim);
 }
 
@@ -59,8 +51,8 @@ LayerStatistics LayerStatisticsObserver::statistics() const {
   LayerStatistics result;
   for (const auto& [id, observer] : ranges_) result.ranges.emplace(id, observer.statistics());
   for (const auto& [id, observer] : grams_) result.grams.emplace(id, observer.gram());
-  if (kv_cache_) result.kv_cache = kv_cache_->statistics();
-  if (attention_) result.attention = attention_->statistics();
+  if (kv_cache_) result.attention.kv = kv_cache_->statistics();
+  if (attention_) result.attention.fa = attention_->statistics();
   return result;
 }
 

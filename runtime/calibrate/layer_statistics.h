@@ -1,20 +1,40 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
 
+#include "formats/architecture.h"
 #include "formats/model_config.h"
 #include "quant/fa_scales.h"
 #include "quant/gram.h"
 #include "quant/kernels/thread_team.h"
 #include "quant/kv_scales.h"
 #include "quant/observer/range_observer.h"
-#include "runtime/calibrate/calibrator.h"
 #include "runtime/model/decoder.h"
 
 namespace llmq::runtime {
+
+/// Linears of a layer (or the head) that read the same activations.
+struct GroupId {
+  formats::FusedGroup group = formats::FusedGroup::kNone;
+  int64_t expert = -1;  ///< of an expert's linears; -1 for all others
+
+  // NOLINTNEXTLINE(modernize-use-nullptr): the 0 that an ordering is compared with is no pointer.
+  auto operator<=>(const GroupId&) const = default;
+};
+
+/// What the linears of each fused group of a layer read. Experts that no token was routed to are
+/// not there.
+using GroupStatistics = std::map<GroupId, quant::RangeStatistics>;
+
+/// What the attention of a layer uses; each where CalibratorOptions asks for it.
+struct AttentionStatistics {
+  std::optional<quant::KvStatistics> kv;
+  std::optional<quant::FaStatistics> fa;
+};
 
 /// Which statistics of a layer are gathered.
 struct LayerWants {
@@ -30,8 +50,7 @@ struct LayerWants {
 struct LayerStatistics {
   GroupStatistics ranges;
   std::map<GroupId, quant::Gram> grams;
-  std::optional<quant::KvStatistics> kv_cache;
-  std::optional<quant::FaStatistics> attention;
+  AttentionStatistics attention;
 };
 
 /// Gathers the statistics of one layer from what a pass shows. Not thread-safe; work is divided

@@ -118,7 +118,8 @@ void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const 
                   .out = mixed,
                   .segments = segments_,
                   .cache_layer = index.cache_layer,
-                  .window = has_window ? *config_.sliding_window : 0},
+                  .window = has_window ? *config_.sliding_window : 0,
+                  .fa = weights.fa.empty() ? nullptr : &weights.fa},
                  team_);
   observe(observer, FusedGroup::kAttentionOut, mixed);
   apply_linear(weights.o, readable(mixed), normed, team_);

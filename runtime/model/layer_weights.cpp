@@ -7,9 +7,11 @@
 #include <cstring>
 #include <utility>
 
+#include "formats/attention_tensors.h"
 #include "formats/error.h"
 #include "formats/float16.h"
 #include "quant/static_w8a8.h"
+#include "runtime/attention/attention.h"
 
 namespace llmq::runtime {
 namespace {
@@ -72,11 +74,22 @@ void check_executable(const ModelConfig& config, const Description* description)
                                 config.hidden_act));
   }
   if (description == nullptr) return;
-  for (const std::string& type : {description->kv_quant_type, description->fa_quant_type}) {
-    if (type.empty()) continue;
+  const std::string& kv = description->kv_quant_type;
+  const std::string& fa = description->fa_quant_type;
+  if (!kv.empty() && !fa.empty()) {
+    throw bad_input(
+        fmt::format("{} describes both a {} KV cache and {} attention; they exclude "
+                    "each other",
+                    formats::kDescriptionFile, kv, fa));
+  }
+  if ((!kv.empty() && kv != "C8") || (!fa.empty() && fa != "FAQuant")) {
     throw bad_input(fmt::format(
         "{} describes {} attention, which this version of llmq does not run; quantize without it",
-        formats::kDescriptionFile, type));
+        formats::kDescriptionFile, kv.empty() ? fa : kv));
+  }
+  if (!fa.empty() && config.head_dim > Attention::kMaxFaHeadDim) {
+    throw bad_input(fmt::format("FAQuant attention runs with heads of at most {} lanes, not {}",
+                                Attention::kMaxFaHeadDim, config.head_dim));
   }
 }
 
@@ -105,7 +118,50 @@ LayerWeights WeightLoader::layer(int64_t layer_index) {
   weights.gate = linear(Role::kGate, layer_index);
   weights.up = linear(Role::kUp, layer_index);
   weights.down = linear(Role::kDown, layer_index);
+  if (description_ != nullptr && !description_->kv_quant_type.empty())
+    weights.kv = kv_scales(layer_index);
+  if (description_ != nullptr && !description_->fa_quant_type.empty())
+    weights.fa = fa_scales(layer_index);
   return weights;
+}
+
+KvScales WeightLoader::kv_scales(int64_t layer_index) {
+  const auto t = formats::attention_tensors(config_, Scheme::kC8, layer_index, config_.torch_dtype);
+  return {scales(t[0].name, t[0].shape), offsets(t[1].name, t[1].shape),
+          scales(t[2].name, t[2].shape), offsets(t[3].name, t[3].shape)};
+}
+
+FaScales WeightLoader::fa_scales(int64_t layer_index) {
+  const auto t =
+      formats::attention_tensors(config_, Scheme::kFaQuant, layer_index, config_.torch_dtype);
+  return {scales(t[0].name, t[0].shape), offsets(t[1].name, t[1].shape),
+          scales(t[2].name, t[2].shape), offsets(t[3].name, t[3].shape),
+          scales(t[4].name, t[4].shape), offsets(t[5].name, t[5].shape)};
+}
+
+std::span<const float> WeightLoader::scales(const std::string& name, const Shape& shape) {
+  const std::span<const float> values = vector(name, shape);
+  check_positive(name, values);
+  return values;
+}
+
+std::span<const float> WeightLoader::offsets(const std::string& name, const Shape& shape) {
+  const StoredTensor& tensor = checkpoint_.at(name);
+  std::span<const float> values;
+  if (tensor.dtype == DType::kI8) {
+    check_shape(tensor, shape);
+    std::vector<int8_t> codes(tensor.bytes.size());
+    std::memcpy(codes.data(), tensor.bytes.data(), codes.size());
+    values = keep(name, std::vector<float>(codes.begin(), codes.end()));
+  } else {
+    values = vector(name, shape);
+  }
+  for (const float value : values) {
+    if (value == std::nearbyint(value) && value >= -128 && value <= 127) continue;
+    throw bad_input(fmt::format(
+        "{} holds {}; an offset of codes is a whole number from -128 to 127", name, value));
+  }
+  return values;
 }
 
 OuterWeights WeightLoader::outer() {

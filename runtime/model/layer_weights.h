@@ -11,6 +11,7 @@
 #include "formats/description.h"
 #include "formats/model_config.h"
 #include "quant/kernels/thread_team.h"
+#include "runtime/attention/kv_codes.h"
 #include "runtime/model/emulation.h"
 #include "runtime/model/linear.h"
 
@@ -37,6 +38,8 @@ struct LayerWeights {
   LinearWeights gate;               ///< [intermediate, hidden]
   LinearWeights up;                 ///< [intermediate, hidden]
   LinearWeights down;               ///< [hidden, intermediate]
+  KvScales kv;                      ///< of an int8 KV cache (C8)
+  FaScales fa;                      ///< of quantized attention (FAQuant)
 };
 
 /// What a model has outside its layers.
@@ -63,7 +66,8 @@ struct WeightSource {
 class WeightLoader {
  public:
   /// Throws Error{kBadInput} for an architecture that is unknown or cannot be executed (experts, an
-  /// activation other than SiLU), and for a description with a quantized KV cache or attention.
+  /// activation other than SiLU), and for a description with an unknown kind of quantized KV cache
+  /// or attention, or with both.
   /// Packing is divided over `team`, which must outlive the loader.
   WeightLoader(const WeightSource& source, quant::ThreadTeam& team);
 
@@ -82,6 +86,8 @@ class WeightLoader {
   [[nodiscard]] uint64_t converted_size_bytes() const { return converted_size_bytes_; }
 
  private:
+  KvScales kv_scales(int64_t layer_index);
+  FaScales fa_scales(int64_t layer_index);
   [[nodiscard]] bool has_module(formats::Role role, int64_t layer_index) const;
   LinearWeights linear(formats::Role role, int64_t layer_index);
   void add_scheme_tensor(const std::string& name, const formats::TensorRule& rule,
@@ -91,6 +97,8 @@ class WeightLoader {
   NormWeights norm(formats::Role role, int64_t layer_index);
   std::span<const float> head_norm(formats::Role role, int64_t layer_index);
   std::span<const float> vector(const std::string& name, const formats::Shape& shape);
+  std::span<const float> scales(const std::string& name, const formats::Shape& shape);
+  std::span<const float> offsets(const std::string& name, const formats::Shape& shape);
   std::span<const float> optional_bias(const formats::ModuleRow& row, const std::string& module);
   std::span<const float> deq_scale(const std::string& name, const formats::Shape& shape);
   std::span<const int32_t> integers(const std::string& name, const formats::Shape& shape);

@@ -62,10 +62,26 @@ struct Model::State {
                  .head_dim = config.head_dim,
                  .page_size = options.page_size,
                  .dtype = options.kv_dtype};
-    static_cast<void>(kv_layout.page_size_bytes());
     outer = loader.outer();
     layers.reserve(static_cast<size_t>(config.n_layers));
     for (int64_t layer = 0; layer < config.n_layers; ++layer) layers.push_back(loader.layer(layer));
+    set_kv_codes();
+    static_cast<void>(kv_layout.page_size_bytes());
+  }
+
+  void set_kv_codes() {
+    const auto codes = std::make_shared<KvCodeTable>();
+    for (const LayerWeights& layer : layers) {
+      if (!layer.kv.empty()) codes->add_layer(layer.kv);
+      if (!layer.fa.empty()) codes->add_layer(layer.fa, config.head_dim);
+    }
+    if (!codes->key_scale.empty()) {
+      kv_layout.dtype = formats::DType::kI8;
+      kv_layout.codes = codes;
+    } else if (kv_layout.dtype == formats::DType::kI8) {
+      throw formats::usage_error(
+          "an int8 KV cache needs the scales that quantizing with C8 stores; this model has none");
+    }
   }
 
   ModelOptions options;

@@ -19,9 +19,11 @@
 namespace llmq::runtime {
 
 struct ModelOptions {
-  int n_threads = 0;                               ///< 0: quant::default_thread_count()
-  formats::DType kv_dtype = formats::DType::kF32;  ///< kF32 or kBF16
-  int64_t page_size = 128;                         ///< tokens per KV page
+  int n_threads = 0;  ///< 0: quant::default_thread_count()
+  /// kF32, kBF16, or kI8 for a model with stored scales (C8 or FAQuant). Such a model always keeps
+  /// int8 codes, whatever stands here, since its engines do.
+  formats::DType kv_dtype = formats::DType::kF32;
+  int64_t page_size = 128;  ///< tokens per KV page
   /// Rows that go through a layer at once; a longer prompt is taken in pieces. Memory for
   /// activations grows with it, results do not change.
   int64_t prefill_chunk = 512;

@@ -65,12 +65,12 @@ TEST_F(ConformanceTest, AcceptsWhatTheVendorsToolWritesInEitherDtype) {
 TEST_F(ConformanceTest, EveryDocumentedRuleIsReported) {
   const auto rules = check(StaticFolder());
   for (const char* name :
-       {"description-covers-tensors", "scheme-tensors", "fused-groups", "derived-tensors",
-        "deq-scale-encoding", "code-ranges", "symmetric-offsets", "config-coherent",
-        "index-coherent", "finite-values"}) {
+       {"description-covers-tensors", "scheme-tensors", "fused-groups", "attention-scales",
+        "derived-tensors", "deq-scale-encoding", "code-ranges", "symmetric-offsets",
+        "config-coherent", "index-coherent", "finite-values"}) {
     EXPECT_TRUE(rules.contains(name)) << name;
   }
-  EXPECT_EQ(rules.size(), 10U);
+  EXPECT_EQ(rules.size(), 11U);
 }
 
 TEST_F(ConformanceTest, AcceptsScalesAsColumnsAndOffsetsInFloats) {

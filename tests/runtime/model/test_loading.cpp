@@ -127,8 +127,8 @@ TEST(ModelLoading, what_cannot_be_executed_is_refused_not_ignored) {
   folder.description[kQ] = "W4A16";
   EXPECT_THAT(load_error(folder), HasSubstr("W4A16"));
   folder = Folder("qwen2-untied", true);
-  folder.description["kv_quant_type"] = "C8";
-  EXPECT_THAT(load_error(folder), HasSubstr("C8"));
+  folder.description["kv_quant_type"] = "C9";
+  EXPECT_THAT(load_error(folder), HasSubstr("C9"));
   folder = Folder("qwen2-untied");
   folder.config["hidden_act"] = "gelu";
   EXPECT_THAT(load_error(folder), HasSubstr("gelu"));
