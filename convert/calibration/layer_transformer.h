@@ -41,6 +41,9 @@ class LayerTransformer {
   /// rows.
   void prepare_entry(const LedgerEntry& entry, EntryPreparation& preparation);
 
+  /// Passes over the calibration samples that a layer takes at most.
+  [[nodiscard]] int64_t passes_per_layer() const;
+
   /// What was decided, per layer and subgraph.
   [[nodiscard]] const formats::Json& report() const;
 

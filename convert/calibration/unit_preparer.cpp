@@ -67,7 +67,7 @@ void UnitPreparer::keep_ranges(int64_t layer, const runtime::GroupStatistics& ra
 void UnitPreparer::run_layer(int64_t layer) {
   if (calibration_.is_loaded) return;
   if (calibrator_ == nullptr) {
-    const int64_t n_passes = transformer_.is_needed() ? 3 : 1;
+    const int64_t n_passes = transformer_.is_needed() ? transformer_.passes_per_layer() : 1;
     const int64_t n_total = calibration_.statistics.n_tokens * plan_.config.n_layers * n_passes;
     calibrator_ = std::make_unique<runtime::Calibrator>(
         float_source(plan_), calibration_.windows,

@@ -169,7 +169,8 @@ class UnitStream {
   }
 
   /// Rows of a block as they are written or quantized: in the source's dtype, or float32.
-  [[nodiscard]] quant::MatrixView block_rows(const Block& block, Buffers& buffers) const {
+  [[nodiscard]] quant::MatrixView block_rows(const Block& block, const OutputModule& output,
+                                             Buffers& buffers) const {
     const formats::StoredTensor& source = sources_[block.entry_index];
     const int64_t n_cols = row_extents(source).n_cols;
     const std::span<const std::byte> bytes = block_bytes(block);
@@ -180,7 +181,7 @@ class UnitStream {
     quant::rounding_kernels()
         .cast[quant::float_type_index(source.dtype)][quant::float_type_index(formats::DType::kF32)](
             bytes.data(), block.n_rows * n_cols, buffers.changed.data(), &report);
-    change_rows({buffers.changed.data(), block.n_rows, n_cols, n_cols});
+    change_rows(output, {buffers.changed.data(), block.n_rows, n_cols, n_cols});
     return {formats::DType::kF32, std::as_bytes(std::span(buffers.changed)), block.n_rows, n_cols};
   }
 
@@ -211,7 +212,7 @@ class UnitStream {
     for (const OutputModule& output : entry.outputs) {
       try {
         if (output.rule.scheme == Scheme::kFloat) {
-          cast_block(block, output.tensors.front(), result, buffers);
+          cast_block(block, output, result, buffers);
         } else {
           quantize_block(block, output, result, buffers);
         }
@@ -227,7 +228,7 @@ class UnitStream {
                       Buffers& buffers) {
     const EntryPreparation& preparation = unit_.entries[block.entry_index];
     const quant::AffineMatrix matrix = quant::quantize_weight(
-        block_rows(block, buffers), weight_spec(output.rule, target_.model_dtype),
+        block_rows(block, output, buffers), weight_spec(output.rule, target_.model_dtype),
         preparation.inputs, team_);
     write_codes(block, output, matrix);
     if (preparation.on_quantized) preparation.on_quantized(block.first_row, matrix);
@@ -262,8 +263,9 @@ class UnitStream {
                         std::as_bytes(std::span(packed)));
   }
 
-  void cast_block(const Block& block, const OutputTensor& to, BlockResult& result,
+  void cast_block(const Block& block, const OutputModule& output, BlockResult& result,
                   Buffers& buffers) {
+    const OutputTensor& to = output.tensors.front();
     const formats::StoredTensor& source = sources_[block.entry_index];
     const uint64_t offset_elements =
         static_cast<uint64_t>(block.first_row) * static_cast<uint64_t>(row_extents(source).n_cols);
@@ -272,7 +274,7 @@ class UnitStream {
       target_.files.write(target_.layout.place_of(to.name), offset_bytes, block_bytes(block));
       return;
     }
-    const quant::MatrixView rows = block_rows(block, buffers);
+    const quant::MatrixView rows = block_rows(block, output, buffers);
     const int64_t n_elements = rows.n_rows() * rows.n_cols();
     buffers.cast.resize(static_cast<size_t>(n_elements) * formats::dtype_size_bytes(to.dtype));
     quant::CastReport report{};

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "convert/pipeline/ledger.h"
 #include "quant/affine.h"
 #include "quant/kernels/gemm_f32/matrix_f32.h"
 #include "quant/static_w8a8.h"
@@ -20,9 +21,9 @@ struct EntryPreparation {
   /// float32 values, row-major in the shape of the source, to be written or quantized instead of
   /// the stored ones; empty: the stored ones. Owned by whoever prepared the unit.
   std::span<const float> values = {};
-  /// Changes stored rows [n, k], widened to float32, before they are written or quantized; empty
-  /// for none. Called from several threads, on different rows.
-  std::function<void(const quant::MatrixF32& rows)> change_rows = {};
+  /// Changes stored rows [n, k], widened to float32, before they are written or quantized as
+  /// `output`; empty for none. Called from several threads, on different rows.
+  std::function<void(const OutputModule& output, const quant::MatrixF32& rows)> change_rows = {};
   /// What the linear read in calibration, for methods that look at it; null for none.
   const quant::LinearInputs* inputs = nullptr;
   /// Sees each block of quantized rows [first_row, …); empty for none. Called from several threads.
