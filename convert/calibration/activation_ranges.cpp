@@ -29,7 +29,7 @@ const RecipeRule* static_rule(const LedgerEntry& entry) {
 }
 
 GroupKey key_of(const LedgerEntry& entry) {
-  return {entry.layer, entry.group};
+  return {entry.layer, entry.group, entry.expert};
 }
 
 /// Histograms cost time and memory, and only these methods look at them.
@@ -108,9 +108,10 @@ std::map<GroupKey, double> first_samples_spread(const std::vector<std::vector<in
   std::map<GroupKey, double> spread;
   for (int64_t layer = 0; layer < plan.config.n_layers; ++layer) {
     for (const auto& [group, seen] : calibrator.advance())
-      spread[{layer, group}] = seen.max_over_std();
+      spread[{layer, group.group, group.expert}] = seen.max_over_std();
   }
-  for (const auto& [group, seen] : calibrator.head()) spread[{-1, group}] = seen.max_over_std();
+  for (const auto& [group, seen] : calibrator.head())
+    spread[{-1, group.group}] = seen.max_over_std();
   console.end_progress();
   return spread;
 }
@@ -212,10 +213,11 @@ void ActivationRanges::reach(const GroupKey& key) {
   const int64_t last = key.layer < 0 ? plan_.config.n_layers - 1 : key.layer;
   while (calibrator_->next_layer() <= last) {
     const int64_t layer = calibrator_->next_layer();
-    for (auto& [group, seen] : calibrator_->advance()) groups[{layer, group}] = std::move(seen);
+    for (auto& [group, seen] : calibrator_->advance())
+      groups[{layer, group.group, group.expert}] = std::move(seen);
   }
   if (key.layer >= 0 || groups.contains(key)) return;
-  for (auto& [group, seen] : calibrator_->head()) groups[{-1, group}] = std::move(seen);
+  for (auto& [group, seen] : calibrator_->head()) groups[{-1, group.group}] = std::move(seen);
 }
 
 const quant::RangeStatistics& ActivationRanges::statistics_of(const LedgerEntry& entry) {

@@ -128,6 +128,7 @@ class LedgerBuilder {
     entry.role = formats::role_name(expected.row->role);
     entry.tp = expected.row->tp;
     entry.group = expected.row->group;
+    entry.expert = expected.expert;
     if (is_shared(expected)) {
       add_shared(expected, *tensor, entry);
     } else if (expected.is_bias || expected.row->group == formats::FusedGroup::kNone) {

@@ -48,7 +48,8 @@ struct LedgerEntry {
   const formats::StoredTensor* source = nullptr;
   std::string
       module;  ///< the name without ".weight" or ".bias" where the table knows it, else the name
-  int64_t layer = -1;  ///< decoder layer; -1 outside
+  int64_t layer = -1;   ///< decoder layer; -1 outside
+  int64_t expert = -1;  ///< -1 outside experts
   Fate fate = Fate::kCopied;
   std::string reason;
   /// Role in the model; empty for tensors that the architecture table does not know.

@@ -26,12 +26,13 @@ class GroupObservers {
   GroupObservers(std::string place, bool with_histogram, quant::ThreadTeam& team)
       : place_(std::move(place)), with_histogram_(with_histogram), team_(team) {}
 
-  void observe(FusedGroup group, const ConstMatrixF32& x) {
+  void observe(const ObservedGroup& group, const ConstMatrixF32& x) {
     try {
       observers_.try_emplace(group, with_histogram_).first->second.observe(x, team_);
     } catch (const formats::Error& error) {
-      throw error.with_context(
-          fmt::format("calibration, {}input of {}", place_, formats::fused_group_name(group)));
+      throw error.with_context(fmt::format(
+          "calibration, {}input of {}{}", place_, formats::fused_group_name(group.group),
+          group.expert < 0 ? "" : fmt::format(" of expert {}", group.expert)));
     }
   }
 
@@ -45,7 +46,7 @@ class GroupObservers {
   std::string place_;
   bool with_histogram_;
   quant::ThreadTeam& team_;
-  std::map<FusedGroup, quant::RangeObserver> observers_;
+  std::map<ObservedGroup, quant::RangeObserver> observers_;
 };
 
 /// A cache of one layer, as each is used for one layer only.
@@ -127,7 +128,9 @@ GroupStatistics Calibrator::advance() {
   const LayerWeights weights = loader_.layer(next_layer_);
   GroupObservers observers(fmt::format("layer {}, ", next_layer_), options_.with_histogram, team_);
   LayerObserver observe;
-  observe.linear_input = [&](const LinearInput& input) { observers.observe(input.group, input.x); };
+  observe.linear_input = [&](const LinearInput& input) {
+    observers.observe({input.group, input.expert}, input.x);
+  };
   for_each_batch([&](int64_t first_row, int64_t n_rows) {
     set_segments(first_row, n_rows);
     runner_.begin(segments_);
@@ -154,7 +157,7 @@ GroupStatistics Calibrator::head() {
     normed.resize(static_cast<size_t>(n_rows * config_.hidden_size));
     const MatrixF32 out{normed.data(), n_rows, config_.hidden_size, config_.hidden_size};
     rms_norm(outer_.final_norm, config_.rms_norm_eps, readable(hidden), out, team_);
-    observers.observe(FusedGroup::kHead, readable(out));
+    observers.observe({FusedGroup::kHead}, readable(out));
   });
   return observers.statistics();
 }

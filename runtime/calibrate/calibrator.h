@@ -1,5 +1,6 @@
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -14,8 +15,19 @@
 
 namespace llmq::runtime {
 
-/// What the linears of each fused group of a layer read.
-using GroupStatistics = std::map<formats::FusedGroup, quant::RangeStatistics>;
+/// Linears of one layer that read the same activations.
+struct ObservedGroup {
+  formats::FusedGroup group = formats::FusedGroup::kNone;
+  int64_t expert = -1;  ///< -1 outside experts
+
+  // NOLINTNEXTLINE(modernize-use-nullptr): the 0 that an ordering is compared with is no pointer.
+  auto operator<=>(const ObservedGroup&) const = default;
+};
+
+/// What the linears of each fused group of a layer read, experts each for themselves; an expert
+/// that no token was routed to has no entry. n of an entry, divided by the inputs of its linears,
+/// is the number of tokens.
+using GroupStatistics = std::map<ObservedGroup, quant::RangeStatistics>;
 
 struct CalibratorOptions {
   bool with_histogram = false;  ///< collect histograms beside extremes

@@ -93,7 +93,8 @@ std::string bits_of(const std::vector<GroupStatistics>& all) {
   std::string bytes;
   for (const GroupStatistics& groups : all) {
     for (const auto& [group, statistics] : groups) {
-      append(bytes, &group, sizeof group);
+      append(bytes, &group.group, sizeof group.group);
+      append(bytes, &group.expert, sizeof group.expert);
       append(bytes, &statistics.n, sizeof statistics.n);
       append(bytes, &statistics.min, sizeof statistics.min);
       append(bytes, &statistics.max, sizeof statistics.max);
@@ -159,13 +160,13 @@ TEST(Calibrator, statistics_are_those_of_each_sample_run_whole_and_alone) {
       for (const FusedGroup group : {kQkv, kAttentionOut, kGateUp, kDown}) {
         SCOPED_TRACE(std::string(name) + " " + std::to_string(layer) + " " +
                      std::string(formats::fused_group_name(group)));
-        ASSERT_TRUE(groups.contains(group));
-        expect_statistics_of(values.at({layer, group}), groups.at(group));
-        EXPECT_FALSE(groups.at(group).histogram);
+        ASSERT_TRUE(groups.contains({group}));
+        expect_statistics_of(values.at({layer, group}), groups.at({group}));
+        EXPECT_FALSE(groups.at({group}).histogram);
       }
     }
     ASSERT_EQ(all.back().size(), 1U);
-    expect_statistics_of(head, all.back().at(kHead));
+    expect_statistics_of(head, all.back().at({kHead}));
   }
 }
 
@@ -196,7 +197,7 @@ TEST(Calibrator, the_head_reads_the_final_norm_of_the_model) {
                      }
                    });
   }
-  expect_statistics_of(values, calibrate(model, samples, 1, false).back().at(FusedGroup::kHead));
+  expect_statistics_of(values, calibrate(model, samples, 1, false).back().at({FusedGroup::kHead}));
 }
 
 TEST(Calibrator, statistics_have_the_same_bits_for_every_number_of_threads) {
@@ -307,7 +308,7 @@ TEST(Calibrator, layers_are_run_once_and_the_head_after_them) {
   error_of(ErrorCode::kInternal, [&] { calibrator.head(); });
   calibrator.advance();
   error_of(ErrorCode::kInternal, [&] { calibrator.advance(); });
-  EXPECT_EQ(calibrator.head().at(FusedGroup::kHead).n, 3 * 32);
+  EXPECT_EQ(calibrator.head().at({FusedGroup::kHead}).n, 3 * 32);
 }
 
 /// The error of the first layer, or the head, of the model `changed` that fails, and that layer.
