@@ -28,6 +28,25 @@ constexpr ModuleRow kFinalNormRow{R::kFinalNorm, "model.norm", kHidden, kOne};
 constexpr ModuleRow kHeadRow{R::kHead, "lm_head", kVocabulary,         kHidden,
                              kNoBias,  G::kHead,  kVocabularyParallel, R::kFinalNorm};
 
+constexpr ModuleRow kRouterRow{
+    R::kRouter,  "model.layers.{L}.mlp.gate", kExperts, kHidden, kNoBias, G::kNone,
+    kReplicated, R::kPostAttentionNorm,       kMoeLayer};
+constexpr ModuleRow kExpertGateRow{R::kExpertGate,   "model.layers.{L}.mlp.experts.{E}.gate_proj",
+                                   kMoeIntermediate, kHidden,
+                                   kNoBias,          G::kExpertGateUp,
+                                   kColumnParallel,  R::kPostAttentionNorm,
+                                   kMoeLayer};
+constexpr ModuleRow kExpertUpRow{R::kExpertUp,     "model.layers.{L}.mlp.experts.{E}.up_proj",
+                                 kMoeIntermediate, kHidden,
+                                 kNoBias,          G::kExpertGateUp,
+                                 kColumnParallel,  R::kPostAttentionNorm,
+                                 kMoeLayer};
+constexpr ModuleRow kExpertDownRow{R::kExpertDown, "model.layers.{L}.mlp.experts.{E}.down_proj",
+                                   kHidden,        kMoeIntermediate,
+                                   kNoBias,        G::kExpertDown,
+                                   kRowParallel,   std::nullopt,
+                                   kMoeLayer};
+
 constexpr ModuleRow q_row(BiasRule bias) {
   return {R::kQ,
           "model.layers.{L}.self_attn.q_proj",
@@ -110,40 +129,86 @@ constexpr std::array<ModuleRow, 14> kQwen3Modules{kEmbeddingRow,
                                                   kFinalNormRow,
                                                   kHeadRow};
 
-constexpr std::array<ModuleRow, 18> kQwen3MoeModules{
+constexpr std::array<ModuleRow, 18> kQwen3MoeModules{kEmbeddingRow,
+                                                     kInputNormRow,
+                                                     q_row(kAttentionFlag),
+                                                     k_row(kAttentionFlag),
+                                                     v_row(kAttentionFlag),
+                                                     kQNormRow,
+                                                     kKNormRow,
+                                                     o_row(kAttentionFlag),
+                                                     kPostNormRow,
+                                                     gate_row(kNoBias, kDenseLayer),
+                                                     up_row(kNoBias, kDenseLayer),
+                                                     down_row(kNoBias, kDenseLayer),
+                                                     kRouterRow,
+                                                     kExpertGateRow,
+                                                     kExpertUpRow,
+                                                     kExpertDownRow,
+                                                     kFinalNormRow,
+                                                     kHeadRow};
+
+constexpr std::array<ModuleRow, 20> kQwen2MoeModules{
     kEmbeddingRow,
     kInputNormRow,
-    q_row(kAttentionFlag),
-    k_row(kAttentionFlag),
-    v_row(kAttentionFlag),
-    kQNormRow,
-    kKNormRow,
-    o_row(kAttentionFlag),
+    q_row(kBias),
+    k_row(kBias),
+    v_row(kBias),
+    o_row(kNoBias),
     kPostNormRow,
     gate_row(kNoBias, kDenseLayer),
     up_row(kNoBias, kDenseLayer),
     down_row(kNoBias, kDenseLayer),
-    ModuleRow{R::kRouter, "model.layers.{L}.mlp.gate", kExperts, kHidden, kNoBias, G::kNone,
-              kReplicated, R::kPostAttentionNorm, kMoeLayer},
-    ModuleRow{R::kExpertGate, "model.layers.{L}.mlp.experts.{E}.gate_proj", kMoeIntermediate,
-              kHidden, kNoBias, G::kExpertGateUp, kColumnParallel, R::kPostAttentionNorm,
-              kMoeLayer},
-    ModuleRow{R::kExpertUp, "model.layers.{L}.mlp.experts.{E}.up_proj", kMoeIntermediate, kHidden,
-              kNoBias, G::kExpertGateUp, kColumnParallel, R::kPostAttentionNorm, kMoeLayer},
-    ModuleRow{R::kExpertDown, "model.layers.{L}.mlp.experts.{E}.down_proj", kHidden,
-              kMoeIntermediate, kNoBias, G::kExpertDown, kRowParallel, std::nullopt, kMoeLayer},
+    kRouterRow,
+    ModuleRow{R::kSharedExpertSwitch, "model.layers.{L}.mlp.shared_expert_gate", kOne, kHidden,
+              kNoBias, G::kNone, kReplicated, R::kPostAttentionNorm, kSharedExpert},
+    ModuleRow{R::kSharedExpertGate, "model.layers.{L}.mlp.shared_expert.gate_proj",
+              kSharedIntermediate, kHidden, kNoBias, G::kSharedGateUp, kColumnParallel,
+              R::kPostAttentionNorm, kSharedExpert},
+    ModuleRow{R::kSharedExpertUp, "model.layers.{L}.mlp.shared_expert.up_proj", kSharedIntermediate,
+              kHidden, kNoBias, G::kSharedGateUp, kColumnParallel, R::kPostAttentionNorm,
+              kSharedExpert},
+    ModuleRow{R::kSharedExpertDown, "model.layers.{L}.mlp.shared_expert.down_proj", kHidden,
+              kSharedIntermediate, kNoBias, G::kSharedDown, kRowParallel, std::nullopt,
+              kSharedExpert},
+    kExpertGateRow,
+    kExpertUpRow,
+    kExpertDownRow,
     kFinalNormRow,
+    kHeadRow};
+
+// Its MLP is c_proj(w1(x) · SiLU(w2(x))): w2 is what others call the gate.
+constexpr std::array<ModuleRow, 10> kQwenModules{
+    ModuleRow{R::kEmbedding, "transformer.wte", kVocabulary, kHidden, kNoBias, G::kNone,
+              kVocabularyParallel},
+    ModuleRow{R::kInputNorm, "transformer.h.{L}.ln_1", kHidden, kOne},
+    ModuleRow{R::kQkv, "transformer.h.{L}.attn.c_attn", kFusedQkv, kHidden, kBias, G::kQkv,
+              kColumnFusedQkv, R::kInputNorm},
+    ModuleRow{R::kO, "transformer.h.{L}.attn.c_proj", kHidden, kQuery, kAttentionFlag,
+              G::kAttentionOut, kRowParallel},
+    ModuleRow{R::kPostAttentionNorm, "transformer.h.{L}.ln_2", kHidden, kOne},
+    ModuleRow{R::kGate, "transformer.h.{L}.mlp.w2", kIntermediate, kHidden, kMlpFlag, G::kGateUp,
+              kColumnParallel, R::kPostAttentionNorm},
+    ModuleRow{R::kUp, "transformer.h.{L}.mlp.w1", kIntermediate, kHidden, kMlpFlag, G::kGateUp,
+              kColumnParallel, R::kPostAttentionNorm},
+    ModuleRow{R::kDown, "transformer.h.{L}.mlp.c_proj", kHidden, kIntermediate, kMlpFlag, G::kDown,
+              kRowParallel},
+    ModuleRow{R::kFinalNorm, "transformer.ln_f", kHidden, kOne},
     kHeadRow};
 
 // Derivatives that keep a family's decoder under another model_type stand beside it.
 constexpr std::array<std::string_view, 3> kLlamaTypes{"llama", "mistral", "omni_speech_llama"};
 constexpr std::array<std::string_view, 1> kQwen2Types{"qwen2"};
+constexpr std::array<std::string_view, 1> kQwenTypes{"qwen"};
+constexpr std::array<std::string_view, 1> kQwen2MoeTypes{"qwen2_moe"};
 constexpr std::array<std::string_view, 1> kQwen3Types{"qwen3"};
 constexpr std::array<std::string_view, 1> kQwen3MoeTypes{"qwen3_moe"};
 
-constexpr std::array<Architecture, 4> kArchitectures{
+constexpr std::array<Architecture, 6> kArchitectures{
     {{"llama", kLlamaTypes, kLlamaModules},
+     {"qwen", kQwenTypes, kQwenModules},
      {"qwen2", kQwen2Types, kQwen2Modules},
+     {"qwen2_moe", kQwen2MoeTypes, kQwen2MoeModules},
      {"qwen3", kQwen3Types, kQwen3Modules},
      {"qwen3_moe", kQwen3MoeTypes, kQwen3MoeModules}}};
 
@@ -244,6 +309,8 @@ int64_t extent_of(Extent extent, const ModelConfig& config) {
       return config.n_heads * config.head_dim;
     case kKeyValue:
       return config.n_kv_heads * config.head_dim;
+    case kFusedQkv:
+      return (config.n_heads + 2 * config.n_kv_heads) * config.head_dim;
     case kHeadDim:
       return config.head_dim;
     case kIntermediate:
@@ -309,35 +376,20 @@ bool has_bias(const ModuleRow& row, const ModelConfig& config) {
 }
 
 std::string_view role_name(Role role) {
-  static constexpr std::array<std::string_view, 22> kNames{"embedding",
-                                                           "input norm",
-                                                           "q",
-                                                           "k",
-                                                           "v",
-                                                           "q norm",
-                                                           "k norm",
-                                                           "o",
-                                                           "post-attention norm",
-                                                           "gate",
-                                                           "up",
-                                                           "down",
-                                                           "router",
-                                                           "expert gate",
-                                                           "expert up",
-                                                           "expert down",
-                                                           "shared gate",
-                                                           "shared up",
-                                                           "shared down",
-                                                           "shared switch",
-                                                           "final norm",
-                                                           "head"};
+  static constexpr std::array<std::string_view, 23> kNames{
+      "embedding",     "input norm",  "q",           "k",         "v",
+      "qkv",           "q norm",      "k norm",      "o",         "post-attention norm",
+      "gate",          "up",          "down",        "router",    "expert gate",
+      "expert up",     "expert down", "shared gate", "shared up", "shared down",
+      "shared switch", "final norm",  "head"};
   return kNames.at(static_cast<size_t>(role));
 }
 
 namespace {
 
-constexpr std::array<std::string_view, 8> kFusedGroupNames{
-    "none", "qkv", "attention_out", "gate_up", "down", "expert_gate_up", "expert_down", "head"};
+constexpr std::array<std::string_view, 10> kFusedGroupNames{
+    "none",           "qkv",         "attention_out",  "gate_up",     "down",
+    "expert_gate_up", "expert_down", "shared_gate_up", "shared_down", "head"};
 
 }  // namespace
 

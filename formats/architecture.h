@@ -19,6 +19,7 @@ enum class Role : uint8_t {
   kQ,
   kK,
   kV,
+  kQkv,  ///< q, k and v as one matrix: all rows of q, then of k, then of v
   kQNorm,
   kKNorm,
   kO,
@@ -48,6 +49,8 @@ enum class FusedGroup : uint8_t {
   kDown,
   kExpertGateUp,
   kExpertDown,
+  kSharedGateUp,
+  kSharedDown,
   kHead
 };
 
@@ -56,6 +59,7 @@ enum class TpAxis : uint8_t {
   kReplicated,          ///< every rank holds all of it
   kColumnParallel,      ///< rows (outputs) are split
   kColumnByKvHead,      ///< rows are split by KV head, or heads replicated when ranks exceed them
+  kColumnFusedQkv,      ///< rows of q, k and v stacked: each of the three is split like its own
   kRowParallel,         ///< columns (inputs) are split; the bias stays on rank 0
   kVocabularyParallel,  ///< embedding and head: rows by vocabulary, or hidden, as the engine has it
 };
@@ -67,6 +71,7 @@ enum class Extent : uint8_t {
   kVocabulary,
   kQuery,     ///< n_heads · head_dim
   kKeyValue,  ///< n_kv_heads · head_dim
+  kFusedQkv,  ///< (n_heads + 2 · n_kv_heads) · head_dim
   kHeadDim,
   kIntermediate,
   kExperts,

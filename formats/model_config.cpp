@@ -49,6 +49,10 @@ class Reader {
 
   [[nodiscard]] int64_t required(const char* key) const {
     if (const auto number = integer(key)) return *number;
+    missing(key);
+  }
+
+  [[noreturn]] void missing(const char* key) const {
     throw bad_input(
         fmt::format("{}: the key \"{}\" is missing; take config.json from the model's repository",
                     origin_, key));
@@ -224,6 +228,29 @@ void parse_heads(const Reader& reader, ModelConfig& config) {
   if (config.n_heads * config.head_dim > kMaxExtent) reader.fail("head_dim", "is too large");
 }
 
+/// Newer files name the attention of every layer.
+void parse_layer_types(const Reader& reader, ModelConfig& config) {
+  const Json* types = reader.find("layer_types");
+  if (types == nullptr) return;
+  if (!types->is_array() || static_cast<int64_t>(types->size()) != config.n_layers) {
+    reader.fail("layer_types", fmt::format("is not a list of one name for each of the {} layers",
+                                           config.n_layers));
+  }
+  bool has_window = false;
+  for (const Json& type : *types) {
+    if (type != "full_attention" && type != "sliding_attention") {
+      reader.fail("layer_types", fmt::format("holds {}; known are \"full_attention\" and "
+                                             "\"sliding_attention\"",
+                                             type.dump()));
+    }
+    config.window_layers.push_back(type == "sliding_attention");
+    has_window = has_window || config.window_layers.back();
+  }
+  if (has_window && !config.sliding_window) {
+    reader.fail("layer_types", "names sliding_attention, but \"sliding_window\" gives no window");
+  }
+}
+
 void parse_window(const Reader& reader, ModelConfig& config) {
   const auto window = reader.integer("sliding_window");
   if (!window) return;
@@ -238,6 +265,8 @@ void parse_window(const Reader& reader, ModelConfig& config) {
 }
 
 void parse_experts(const Reader& reader, ModelConfig& config) {
+  const bool must_say = config.model_type.ends_with("_moe");
+  if (must_say && reader.find("num_experts") == nullptr) reader.missing("num_experts");
   config.n_experts = reader.integer("num_experts", 0).value_or(0);
   if (config.n_experts == 0) return;
   if (config.n_experts > kMaxExpertsOfModel / config.n_layers) {
@@ -249,8 +278,10 @@ void parse_experts(const Reader& reader, ModelConfig& config) {
   if (config.n_experts_per_token > config.n_experts) {
     reader.fail("num_experts_per_tok", "is larger than num_experts");
   }
+  const bool has_shared = config.model_type == "qwen2_moe";
   config.shared_expert_intermediate_size =
-      reader.integer("shared_expert_intermediate_size", 0).value_or(0);
+      has_shared ? reader.required("shared_expert_intermediate_size")
+                 : reader.integer("shared_expert_intermediate_size", 0).value_or(0);
   config.norm_topk_prob = reader.boolean("norm_topk_prob").value_or(false);
   config.decoder_sparse_step = reader.integer("decoder_sparse_step").value_or(1);
   const std::vector<int32_t> mlp_only_layers = reader.int32s("mlp_only_layers");
@@ -283,7 +314,36 @@ void parse_identity(const Reader& reader, ModelConfig& config) {
   config.quantize = reader.text("quantize").value_or("");
 }
 
+/// The first Qwen's files have names of their own for some keys.
+void parse_first_qwen(const Reader& reader, ModelConfig& config) {
+  if (config.intermediate_size % 2 != 0) {
+    reader.fail("intermediate_size",
+                fmt::format("is {}; it counts the rows of w1 and w2 together, which are as many",
+                            config.intermediate_size));
+  }
+  config.intermediate_size /= 2;
+  // Beyond the trained length these models change the base of RoPE and the scale of the scores.
+  config.max_position_embeddings = reader.required("seq_length");
+  config.n_kv_heads = config.n_heads;
+  config.head_dim = reader.integer("kv_channels").value_or(config.head_dim);
+  if (config.head_dim % 2 != 0 || config.n_heads * config.head_dim > kMaxExtent)
+    reader.fail("kv_channels", "is odd or too large");
+  config.rope_theta = reader.positive("rotary_emb_base", 10000.0);
+  config.partial_rotary_factor = reader.positive("rotary_pct", 1.0);
+  if (config.partial_rotary_factor > 1.0) reader.fail("rotary_pct", "is above 1");
+  config.rms_norm_eps = reader.positive("layer_norm_epsilon", 1e-6);
+  config.attention_bias = !reader.boolean("no_bias").value_or(true);
+  config.mlp_bias = config.attention_bias;
+}
+
 }  // namespace
+
+int64_t ModelConfig::window_of(int64_t layer) const {
+  if (!sliding_window) return 0;
+  const bool has_window = window_layers.empty() ? layer >= first_window_layer
+                                                : window_layers.at(static_cast<size_t>(layer));
+  return has_window ? *sliding_window : 0;
+}
 
 bool ModelConfig::is_moe_layer(int64_t layer) const {
   if (n_experts == 0) return false;
@@ -305,11 +365,13 @@ ModelConfig parse_model_config(const Json& document, const std::string& origin) 
   parse_heads(reader, config);
   parse_rope(reader, config);
   parse_window(reader, config);
+  parse_layer_types(reader, config);
   parse_experts(reader, config);
   config.rms_norm_eps = reader.positive("rms_norm_eps", 1e-6);
   config.tie_word_embeddings = reader.boolean("tie_word_embeddings").value_or(false);
   config.attention_bias = reader.boolean("attention_bias");
   config.mlp_bias = reader.boolean("mlp_bias");
+  if (config.model_type == "qwen") parse_first_qwen(reader, config);
   config.hidden_act = reader.text("hidden_act").value_or("silu");
   const auto bos = reader.int32s("bos_token_id");
   if (!bos.empty()) config.bos_token_id = bos.front();

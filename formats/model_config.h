@@ -60,6 +60,8 @@ struct ModelConfig {
   std::optional<int64_t> sliding_window;
   /// First layer that uses the window (Qwen2: max_window_layers counts layers with full attention).
   int64_t first_window_layer = 0;
+  /// Which layers use the window, of `layer_types`; empty where first_window_layer says it.
+  std::vector<bool> window_layers;
 
   DType torch_dtype = DType::kF32;  ///< of `torch_dtype` or `dtype`; F32 where neither is given
   std::string hidden_act = "silu";
@@ -79,6 +81,10 @@ struct ModelConfig {
   /// `quantize` of a folder that llmq or msmodelslim wrote, for example "w8a16"; empty for float
   /// models.
   std::string quantize;
+
+  /// Window of the attention of `layer` (0-based) in tokens, the token itself counted; 0 for
+  /// attention over all positions.
+  [[nodiscard]] int64_t window_of(int64_t layer) const;
 
   /// True when `layer` (0-based) has experts instead of one MLP.
   [[nodiscard]] bool is_moe_layer(int64_t layer) const;

@@ -118,7 +118,6 @@ struct LayerTransformer::State {
   std::string head_module;
   std::vector<float> final_gain;
   runtime::LayerDraft draft;
-  int64_t layer = -1;
   Json report = Json::array();
 };
 
@@ -141,14 +140,14 @@ std::function<void(const quant::MatrixF32& hidden)> LayerTransformer::change_of_
 void LayerTransformer::transform(const runtime::LayerWeights& weights,
                                  runtime::Calibrator& calibrator) {
   State& state = *state_;
-  state.layer = calibrator.next_layer() - 1;
+  const int64_t layer = calibrator.next_layer() - 1;
   state.draft = runtime::LayerDraft(weights);
   if (state.plan.recipe.rotate) {
     runtime::fold_gains(state.draft);
     runtime::rotate_layer(state.draft, state.rotation, state.team);
   }
   for (const Subgraph subgraph : kInOrder) {
-    if (!state.wants(subgraph, state.layer)) continue;
+    if (!state.wants(subgraph, layer)) continue;
     const formats::FusedGroup group = runtime::subgraph_group(subgraph);
     quant::ChannelObserver channels;
     runtime::LayerObserver observer;
@@ -161,7 +160,7 @@ void LayerTransformer::transform(const runtime::LayerWeights& weights,
     const runtime::SmoothReport done =
         runtime::smooth_subgraph(state.draft, state.plan.config, inputs, subgraph,
                                  state.smooth_spec(), state.plan.ledger.model_dtype, state.team);
-    Json item = {{"layer", state.layer},
+    Json item = {{"layer", layer},
                  {"subgraph", runtime::subgraph_name(subgraph)},
                  {"method", state.plan.recipe.smooth->method},
                  {"alpha", done.decision.alpha},

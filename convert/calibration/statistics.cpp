@@ -138,16 +138,21 @@ quant::RangeStatistics read_range(const Reader& reader) {
   return seen;
 }
 
-GroupKey read_key(const Reader& reader, int64_t n_layers) {
+GroupKey read_key(const Reader& reader, const formats::ModelConfig& config) {
   const std::string name = reader.text("group");
   const auto group = formats::find_fused_group(name);
   if (!group) throw bad_input(fmt::format("{}: unknown group \"{}\"", reader.origin(), name));
   const int64_t layer = reader.whole("layer", -1);
-  if (layer >= n_layers) {
+  if (layer >= config.n_layers) {
     throw bad_input(fmt::format("{}: \"layer\" is {}, but the model has {} layers", reader.origin(),
-                                layer, n_layers));
+                                layer, config.n_layers));
   }
-  return {layer, *group, reader.has("expert") ? reader.whole("expert", 0) : -1};
+  const int64_t expert = reader.has("expert") ? reader.whole("expert", 0) : -1;
+  if (expert >= config.n_experts && expert >= 0) {
+    throw bad_input(fmt::format("{}: \"expert\" is {}, but a layer of the model has {} experts",
+                                reader.origin(), expert, config.n_experts));
+  }
+  return {layer, *group, expert};
 }
 
 /// max|x| / std; null stands for infinity, which JSON has no number for.
@@ -163,8 +168,9 @@ double read_spread(const Reader& reader) {
 template <typename T>
 void keep(std::map<GroupKey, T>& values, const GroupKey& key, T value, const Reader& reader) {
   if (values.emplace(key, std::move(value)).second) return;
-  throw bad_input(fmt::format("{}: \"group\" {} of \"layer\" {} stands there twice",
-                              reader.origin(), formats::fused_group_name(key.group), key.layer));
+  throw bad_input(fmt::format("{}: \"group\" {} of \"layer\" {}{} stands there twice",
+                              reader.origin(), formats::fused_group_name(key.group), key.layer,
+                              key.expert < 0 ? "" : fmt::format(" and \"expert\" {}", key.expert)));
 }
 
 void check_model(const Reader& model, const formats::ModelConfig& config) {
@@ -235,13 +241,13 @@ CalibrationStatistics read_statistics(const std::filesystem::path& path,
   const Json& groups = reader.list("groups");
   for (size_t i = 0; i < groups.size(); ++i) {
     const Reader group(groups[i], fmt::format("{}: group {}", path.string(), i + 1));
-    keep(statistics.groups, read_key(group, config.n_layers), read_range(group), group);
+    keep(statistics.groups, read_key(group, config), read_range(group), group);
   }
   if (!reader.has("first_samples")) return statistics;
   const Json& first = reader.list("first_samples");
   for (size_t i = 0; i < first.size(); ++i) {
     const Reader group(first[i], fmt::format("{}: first sample {}", path.string(), i + 1));
-    keep(statistics.first_samples, read_key(group, config.n_layers), read_spread(group), group);
+    keep(statistics.first_samples, read_key(group, config), read_spread(group), group);
   }
   return statistics;
 }

@@ -13,11 +13,12 @@
 
 namespace llmq::convert {
 
-/// The linears that read the same activations: a fused group of a decoder layer, or the head.
+/// The linears that read the same activations: a fused group of a decoder layer or of one of its
+/// experts, or the head.
 struct GroupKey {
   int64_t layer = -1;  ///< -1 for the head
   formats::FusedGroup group = formats::FusedGroup::kNone;
-  int64_t expert = -1;  ///< of an expert's linears; -1 for all others
+  int64_t expert = -1;  ///< -1 outside experts
 
   // NOLINTNEXTLINE(modernize-use-nullptr): the 0 that an ordering is compared with is no pointer.
   auto operator<=>(const GroupKey&) const = default;

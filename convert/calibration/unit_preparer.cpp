@@ -13,9 +13,9 @@ namespace {
 
 using formats::FusedGroup;
 using formats::Json;
-using runtime::GroupId;
+using runtime::ObservedGroup;
 
-GroupId id_of(const LedgerEntry& entry) {
+ObservedGroup id_of(const LedgerEntry& entry) {
   return {entry.group, entry.expert};
 }
 
@@ -44,7 +44,7 @@ UnitPreparer::UnitPreparer(CalibrationInput& calibration, const FolderPlan& plan
 
 runtime::LayerWants UnitPreparer::wants(int64_t layer) const {
   runtime::LayerWants wants;
-  std::set<GroupId> fitted;
+  std::set<ObservedGroup> fitted;
   for (const LedgerEntry& entry : plan_.ledger.entries) {
     if (entry.layer != layer) continue;
     const RecipeRule* rule = quantizing_rule(entry);
@@ -52,7 +52,8 @@ runtime::LayerWants UnitPreparer::wants(int64_t layer) const {
   }
   wants.ranges = plan_.recipe.has_static_activations();
   wants.histograms = needs_histogram(plan_.recipe);
-  if (!fitted.empty()) wants.gram = [fitted](const GroupId& id) { return fitted.contains(id); };
+  if (!fitted.empty())
+    wants.gram = [fitted](const ObservedGroup& id) { return fitted.contains(id); };
   wants.kv_cache = plan_.recipe.attention == formats::Scheme::kC8;
   wants.attention = plan_.recipe.attention == formats::Scheme::kFaQuant;
   return wants;
@@ -165,7 +166,7 @@ const quant::RangeStatistics* UnitPreparer::borrowed_statistics(const LedgerEntr
 
 void UnitPreparer::set_inputs(const LedgerEntry& entry, const RecipeRule& rule,
                               EntryPreparation& preparation) {
-  const GroupId id = id_of(entry);
+  const ObservedGroup id = id_of(entry);
   const auto gram = seen_.grams.find(id);
   const bool is_seen =
       gram != seen_.grams.end() && (entry.expert < 0 || gram->second.n_rows >= kFewestExpertTokens);

@@ -65,7 +65,7 @@ class UnitPreparer {
   LayerTransformer transformer_;
   std::unique_ptr<runtime::Calibrator> calibrator_;
   runtime::LayerStatistics seen_;  // of the layer in work
-  std::map<runtime::GroupId, quant::LinearInputs> inputs_;
+  std::map<runtime::ObservedGroup, quant::LinearInputs> inputs_;
   std::map<GroupKey, quant::RangeStatistics> borrowed_;
   std::set<std::string> few_tokens_;  // modules of experts fitted to nothing
   UnitPreparation unit_;

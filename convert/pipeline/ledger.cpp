@@ -127,10 +127,10 @@ class LedgerBuilder {
     entry.source = tensor;
     entry.module = expected.module;
     entry.layer = expected.layer;
-    entry.expert = expected.expert;
     entry.role = formats::role_name(expected.row->role);
     entry.tp = expected.row->tp;
     entry.group = expected.row->group;
+    entry.expert = expected.expert;
     if (is_shared(expected)) {
       add_shared(expected, *tensor, entry);
     } else if (expected.is_bias || expected.row->group == formats::FusedGroup::kNone) {

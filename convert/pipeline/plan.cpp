@@ -36,6 +36,7 @@ bool divides(const FolderPlan& plan, int64_t tp) {
     return false;
   if (config.intermediate_size % tp != 0 || config.vocab_size % tp != 0) return false;
   if (config.n_experts > 0 && config.moe_intermediate_size % tp != 0) return false;
+  if (config.shared_expert_intermediate_size % tp != 0) return false;
   for (const LedgerEntry& entry : plan.ledger.entries) {
     for (const OutputModule& output : entry.outputs) {
       const int64_t group_size = output.rule.group_size;

@@ -27,14 +27,15 @@ LayerObserver LayerStatisticsObserver::observer() {
 }
 
 void LayerStatisticsObserver::see_linear(const LinearInput& input) {
-  const GroupId id{input.group, input.expert};
+  const ObservedGroup id{input.group, input.expert};
   try {
     if (wants_.ranges)
       ranges_.try_emplace(id, wants_.histograms).first->second.observe(input.x, team_);
     if (wants_.gram && wants_.gram(id)) grams_[id].observe(input.x, team_);
   } catch (const formats::Error& error) {
     throw error.with_context(
-        fmt::format("calibration, {}input of {}", place_, formats::fused_group_name(id.group)));
+        fmt::format("calibration, {}input of {}{}", place_, formats::fused_group_name(id.group),
+                    id.expert < 0 ? "" : fmt::format(" of expert {}", id.expert)));
   }
 }
 

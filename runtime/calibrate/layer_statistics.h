@@ -18,17 +18,17 @@
 namespace llmq::runtime {
 
 /// Linears of a layer (or the head) that read the same activations.
-struct GroupId {
+struct ObservedGroup {
   formats::FusedGroup group = formats::FusedGroup::kNone;
   int64_t expert = -1;  ///< of an expert's linears; -1 for all others
 
   // NOLINTNEXTLINE(modernize-use-nullptr): the 0 that an ordering is compared with is no pointer.
-  auto operator<=>(const GroupId&) const = default;
+  auto operator<=>(const ObservedGroup&) const = default;
 };
 
 /// What the linears of each fused group of a layer read. Experts that no token was routed to are
 /// not there.
-using GroupStatistics = std::map<GroupId, quant::RangeStatistics>;
+using GroupStatistics = std::map<ObservedGroup, quant::RangeStatistics>;
 
 /// What the attention of a layer uses; each where CalibratorOptions asks for it.
 struct AttentionStatistics {
@@ -41,7 +41,7 @@ struct LayerWants {
   bool ranges = false;
   bool histograms = false;  ///< with ranges
   /// Groups whose inputs' second moments are wanted; empty for none.
-  std::function<bool(const GroupId&)> gram = {};
+  std::function<bool(const ObservedGroup&)> gram = {};
   bool kv_cache = false;   ///< bounds of keys and values (C8)
   bool attention = false;  ///< windows of queries, keys and values (FAQuant)
 };
@@ -49,7 +49,7 @@ struct LayerWants {
 /// Sufficient statistics of one layer.
 struct LayerStatistics {
   GroupStatistics ranges;
-  std::map<GroupId, quant::Gram> grams;
+  std::map<ObservedGroup, quant::Gram> grams;
   AttentionStatistics attention;
 };
 
@@ -74,8 +74,8 @@ class LayerStatisticsObserver {
   std::string place_;
   LayerWants wants_;
   quant::ThreadTeam& team_;
-  std::map<GroupId, quant::RangeObserver> ranges_;
-  std::map<GroupId, quant::GramObserver> grams_;
+  std::map<ObservedGroup, quant::RangeObserver> ranges_;
+  std::map<ObservedGroup, quant::GramObserver> grams_;
   std::optional<quant::KvObserver> kv_cache_;
   std::optional<quant::FaObserver> attention_;
 };

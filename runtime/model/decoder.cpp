@@ -74,7 +74,8 @@ DecoderRunner::DecoderRunner(const formats::ModelConfig& config, ThreadTeam& tea
     : config_(config),
       team_(team),
       rope_(rope_frequencies(config)),
-      attention_(attention_shape(config)) {}
+      attention_(attention_shape(config)),
+      moe_(config, team) {}
 
 void DecoderRunner::begin(std::span<const BatchSegment> segments) {
   segments_ = segments;
@@ -105,25 +106,44 @@ void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const 
   const MatrixF32 q = scratch(q_, config_.n_heads * config_.head_dim);
   const MatrixF32 k = scratch(k_, config_.n_kv_heads * config_.head_dim);
   const MatrixF32 v = scratch(v_, config_.n_kv_heads * config_.head_dim);
-  apply_linear(weights.q, readable(normed), q, team_);
-  apply_linear(weights.k, readable(normed), k, team_);
-  apply_linear(weights.v, readable(normed), v, team_);
+  project_qkv(weights, readable(normed));
   rotate_and_store(weights, index.cache_layer);
   if (observer.attention_input) observer.attention_input({readable(q), readable(k), readable(v)});
 
   const MatrixF32 mixed = scratch(mixed_, config_.n_heads * config_.head_dim);
-  const bool has_window =
-      config_.sliding_window.has_value() && index.model_layer >= config_.first_window_layer;
   attention_.run({.q = readable(q),
                   .out = mixed,
                   .segments = segments_,
                   .cache_layer = index.cache_layer,
-                  .window = has_window ? *config_.sliding_window : 0,
+                  .window = config_.window_of(index.model_layer),
                   .fa = weights.fa.empty() ? nullptr : &weights.fa},
                  team_);
   observe(observer, FusedGroup::kAttentionOut, mixed);
   apply_linear(weights.o, readable(mixed), normed, team_);
   add_rows(readable(normed), hidden, team_);
+}
+
+void DecoderRunner::project_qkv(const LayerWeights& weights, const ConstMatrixF32& normed) {
+  const MatrixF32 q = scratch(q_, config_.n_heads * config_.head_dim);
+  const MatrixF32 k = scratch(k_, config_.n_kv_heads * config_.head_dim);
+  const MatrixF32 v = scratch(v_, config_.n_kv_heads * config_.head_dim);
+  if (weights.qkv.empty()) {
+    apply_linear(weights.q, normed, q, team_);
+    apply_linear(weights.k, normed, k, team_);
+    apply_linear(weights.v, normed, v, team_);
+    return;
+  }
+  const MatrixF32 fused = scratch(qkv_, weights.qkv.n_out);
+  apply_linear(weights.qkv, normed, fused, team_);
+  for_row_ranges(n_rows_, fused.n_cols, team_, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* from = fused.data + row * fused.row_stride;
+      for (const MatrixF32& part : {q, k, v}) {
+        std::copy_n(from, part.n_cols, part.data + row * part.row_stride);
+        from += part.n_cols;
+      }
+    }
+  });
 }
 
 void DecoderRunner::rotate_and_store(const LayerWeights& weights, int64_t cache_layer) {
@@ -157,6 +177,12 @@ void DecoderRunner::feed_forward(const LayerWeights& weights, const MatrixF32& h
                                  const LayerObserver& observer) {
   const MatrixF32 normed = scratch(normed_, config_.hidden_size);
   rms_norm(weights.post_attention_norm, config_.rms_norm_eps, readable(hidden), normed, team_);
+  if (!weights.experts.empty()) {
+    const MatrixF32 mixture = scratch(experts_, config_.hidden_size);
+    moe_.run(weights, readable(normed), mixture, observer);
+    add_rows(readable(mixture), hidden, team_);
+    return;
+  }
   observe(observer, FusedGroup::kGateUp, normed);
   const MatrixF32 gate = scratch(gate_, weights.gate.n_out);
   const MatrixF32 up = scratch(up_, weights.up.n_out);

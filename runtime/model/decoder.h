@@ -12,6 +12,7 @@
 #include "runtime/attention/attention.h"
 #include "runtime/attention/rope.h"
 #include "runtime/model/layer_weights.h"
+#include "runtime/model/moe.h"
 
 namespace llmq::runtime {
 
@@ -45,10 +46,10 @@ struct LayerIndex {
 };
 
 /// Executes decoder layers on batches of rows: RMSNorm → q, k, v → head norms → RoPE → attention →
-/// o → residual; RMSNorm → SwiGLU (arXiv 2002.05202) → residual. A layer's weights are a view, so
-/// that it runs from a mapped file or from weights a quantizer is working on. Everything is float32
-/// between linears; results have the independence that Attention promises.
-/// Not thread-safe; work is divided over the team.
+/// o → residual; RMSNorm → SwiGLU (arXiv 2002.05202) or a mixture of experts → residual. A layer's
+/// weights are a view, so that it runs from a mapped file or from weights a quantizer is working
+/// on. Everything is float32 between linears; results have the independence that Attention
+/// promises. Not thread-safe; work is divided over the team.
 class DecoderRunner {
  public:
   /// `config` and `team` must outlive the runner. Throws as rope_frequencies.
@@ -72,6 +73,7 @@ class DecoderRunner {
               const LayerObserver& observer);
   void feed_forward(const LayerWeights& weights, const quant::MatrixF32& hidden,
                     const LayerObserver& observer);
+  void project_qkv(const LayerWeights& weights, const quant::ConstMatrixF32& normed);
   void rotate_and_store(const LayerWeights& weights, int64_t cache_layer);
   quant::MatrixF32 scratch(std::vector<float>& buffer, int64_t n_cols) const;
 
@@ -89,6 +91,9 @@ class DecoderRunner {
   std::vector<float> mixed_;        // [n_rows, n_heads·head_dim]
   std::vector<float> gate_;         // [n_rows, intermediate]
   std::vector<float> up_;           // [n_rows, intermediate]
+  std::vector<float> qkv_;          // [n_rows, (n_heads + 2·n_kv_heads)·head_dim], where fused
+  std::vector<float> experts_;      // [n_rows, hidden], where a layer has experts
+  MoeRunner moe_;
 };
 
 /// RMSNorm of every row of x into y (same extents; y may be x), epsilon as given.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "formats/attention_tensors.h"
@@ -26,6 +27,8 @@ using formats::Role;
 using formats::Scheme;
 using formats::Shape;
 using formats::StoredTensor;
+
+constexpr std::string_view kModelPrefix = "model.";
 
 void check_shape(const StoredTensor& tensor, const Shape& shape) {
   if (tensor.shape == shape) return;
@@ -63,12 +66,6 @@ float rounded_to(float value, DType dtype) {
 }
 
 void check_executable(const ModelConfig& config, const Description* description) {
-  if (config.n_experts > 0) {
-    throw bad_input(
-        fmt::format("model_type {} has {} experts; this version of llmq runs models with one MLP "
-                    "per layer only",
-                    config.model_type, config.n_experts));
-  }
   if (config.hidden_act != "silu" && config.hidden_act != "swish") {
     throw bad_input(fmt::format("hidden_act \"{}\" of config.json is not supported, only silu",
                                 config.hidden_act));
@@ -103,18 +100,30 @@ WeightLoader::WeightLoader(const WeightSource& source, quant::ThreadTeam& team)
       architecture_(formats::architecture_of(*source.config)),
       team_(team) {
   check_executable(config_, description_);
+  const std::string norm =
+      module_name(formats::module_row(architecture_, Role::kFinalNorm), -1) + ".weight";
+  lacks_prefix_ = checkpoint_.find(norm) == nullptr && norm.starts_with(kModelPrefix) &&
+                  checkpoint_.find(norm.substr(kModelPrefix.size())) != nullptr;
 }
 
 LayerWeights WeightLoader::layer(int64_t layer_index) {
   LayerWeights weights;
   weights.input_norm = norm(Role::kInputNorm, layer_index);
-  weights.q = linear(Role::kQ, layer_index);
-  weights.k = linear(Role::kK, layer_index);
-  weights.v = linear(Role::kV, layer_index);
+  if (formats::find_module_row(architecture_, Role::kQkv) != nullptr) {
+    weights.qkv = linear(Role::kQkv, layer_index);
+  } else {
+    weights.q = linear(Role::kQ, layer_index);
+    weights.k = linear(Role::kK, layer_index);
+    weights.v = linear(Role::kV, layer_index);
+  }
   weights.q_norm = head_norm(Role::kQNorm, layer_index);
   weights.k_norm = head_norm(Role::kKNorm, layer_index);
   weights.o = linear(Role::kO, layer_index);
   weights.post_attention_norm = norm(Role::kPostAttentionNorm, layer_index);
+  if (config_.is_moe_layer(layer_index)) {
+    add_experts(layer_index, weights);
+    return weights;
+  }
   weights.gate = linear(Role::kGate, layer_index);
   weights.up = linear(Role::kUp, layer_index);
   weights.down = linear(Role::kDown, layer_index);
@@ -164,6 +173,30 @@ std::span<const float> WeightLoader::offsets(const std::string& name, const Shap
   return values;
 }
 
+void WeightLoader::add_experts(int64_t layer_index, LayerWeights& weights) {
+  weights.router = linear(Role::kRouter, layer_index);
+  weights.experts.reserve(static_cast<size_t>(config_.n_experts));
+  for (int64_t expert = 0; expert < config_.n_experts; ++expert) {
+    weights.experts.push_back({linear(Role::kExpertGate, layer_index, expert),
+                               linear(Role::kExpertUp, layer_index, expert),
+                               linear(Role::kExpertDown, layer_index, expert)});
+  }
+  const bool has_shared =
+      config_.shared_expert_intermediate_size > 0 &&
+      formats::find_module_row(architecture_, Role::kSharedExpertGate) != nullptr;
+  if (!has_shared) return;
+  weights.shared_expert = {linear(Role::kSharedExpertGate, layer_index),
+                           linear(Role::kSharedExpertUp, layer_index),
+                           linear(Role::kSharedExpertDown, layer_index)};
+  weights.shared_switch = linear(Role::kSharedExpertSwitch, layer_index);
+}
+
+std::string WeightLoader::module_name(const ModuleRow& row, int64_t layer_index,
+                                      int64_t expert) const {
+  const std::string path = formats::module_path(row, layer_index, expert);
+  return lacks_prefix_ && path.starts_with(kModelPrefix) ? path.substr(kModelPrefix.size()) : path;
+}
+
 OuterWeights WeightLoader::outer() {
   const bool has_embedding = has_module(Role::kEmbedding, -1);
   const bool has_head = has_module(Role::kHead, -1);
@@ -180,12 +213,12 @@ OuterWeights WeightLoader::outer() {
 
 bool WeightLoader::has_module(Role role, int64_t layer_index) const {
   const ModuleRow& row = formats::module_row(architecture_, role);
-  return checkpoint_.find(formats::module_path(row, layer_index) + ".weight") != nullptr;
+  return checkpoint_.find(module_name(row, layer_index) + ".weight") != nullptr;
 }
 
-LinearWeights WeightLoader::linear(Role role, int64_t layer_index) {
+LinearWeights WeightLoader::linear(Role role, int64_t layer_index, int64_t expert) {
   const ModuleRow& row = formats::module_row(architecture_, role);
-  const std::string module = formats::module_path(row, layer_index);
+  const std::string module = module_name(row, layer_index, expert);
   const StoredTensor& tensor = checkpoint_.at(module + ".weight");
   LinearWeights linear;
   linear.scheme = scheme_of(tensor);
@@ -306,7 +339,7 @@ std::span<const int32_t> WeightLoader::integers(const std::string& name, const S
 
 NormWeights WeightLoader::norm(Role role, int64_t layer_index) {
   const ModuleRow& row = formats::module_row(architecture_, role);
-  const std::string module = formats::module_path(row, layer_index);
+  const std::string module = module_name(row, layer_index);
   const Shape shape{formats::extent_of(row.n_out, config_)};
   return {vector(module + ".weight", shape), optional_bias(row, module)};
 }
@@ -314,7 +347,7 @@ NormWeights WeightLoader::norm(Role role, int64_t layer_index) {
 std::span<const float> WeightLoader::head_norm(Role role, int64_t layer_index) {
   const ModuleRow* row = formats::find_module_row(architecture_, role);
   if (row == nullptr) return {};
-  return vector(formats::module_path(*row, layer_index) + ".weight",
+  return vector(module_name(*row, layer_index) + ".weight",
                 {formats::extent_of(row->n_out, config_)});
 }
 

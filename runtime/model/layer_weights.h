@@ -24,13 +24,21 @@ struct NormWeights {
   std::span<const float> bias;
 };
 
-/// The weights of one decoder layer with one MLP, as views. Norms of heads that a family does not
-/// have are empty.
+/// A SwiGLU MLP (arXiv 2002.05202): down(SiLU(gate(x)) · up(x)).
+struct MlpWeights {
+  LinearWeights gate;  ///< [intermediate, hidden]
+  LinearWeights up;    ///< [intermediate, hidden]
+  LinearWeights down;  ///< [hidden, intermediate]
+};
+
+/// The weights of one decoder layer, as views. What a family or a layer does not have is empty:
+/// norms of heads, the fused q, k, v or the three of their own, the one MLP or the experts.
 struct LayerWeights {
   NormWeights input_norm;           ///< [hidden]
   LinearWeights q;                  ///< [n_heads·head_dim, hidden]
   LinearWeights k;                  ///< [n_kv_heads·head_dim, hidden]
   LinearWeights v;                  ///< [n_kv_heads·head_dim, hidden]
+  LinearWeights qkv;                ///< instead of q, k, v: their rows one after the other
   std::span<const float> q_norm;    ///< [head_dim], applied to each head before RoPE
   std::span<const float> k_norm;    ///< [head_dim]
   LinearWeights o;                  ///< [hidden, n_heads·head_dim]
@@ -40,6 +48,11 @@ struct LayerWeights {
   LinearWeights down;               ///< [hidden, intermediate]
   KvScales kv;                      ///< of an int8 KV cache (C8)
   FaScales fa;                      ///< of quantized attention (FAQuant)
+
+  LinearWeights router;             ///< [n_experts, hidden]
+  std::vector<MlpWeights> experts;  ///< [n_experts], each of moe_intermediate_size
+  MlpWeights shared_expert;         ///< of shared_expert_intermediate_size; every token passes it
+  LinearWeights shared_switch;      ///< [1, hidden]; its sigmoid scales the shared expert
 };
 
 /// What a model has outside its layers.
@@ -65,7 +78,7 @@ struct WeightSource {
 /// as this object. Not thread-safe.
 class WeightLoader {
  public:
-  /// Throws Error{kBadInput} for an architecture that is unknown or cannot be executed (experts, an
+  /// Throws Error{kBadInput} for an architecture that is unknown or cannot be executed (an
   /// activation other than SiLU), and for a description with an unknown kind of quantized KV cache
   /// or attention, or with both.
   /// Packing is divided over `team`, which must outlive the loader.
@@ -89,7 +102,10 @@ class WeightLoader {
   KvScales kv_scales(int64_t layer_index);
   FaScales fa_scales(int64_t layer_index);
   [[nodiscard]] bool has_module(formats::Role role, int64_t layer_index) const;
-  LinearWeights linear(formats::Role role, int64_t layer_index);
+  LinearWeights linear(formats::Role role, int64_t layer_index, int64_t expert = -1);
+  void add_experts(int64_t layer_index, LayerWeights& weights);
+  [[nodiscard]] std::string module_name(const formats::ModuleRow& row, int64_t layer_index,
+                                        int64_t expert = -1) const;
   void add_scheme_tensor(const std::string& name, const formats::TensorRule& rule,
                          LinearWeights& linear);
   void add_scheme_tensors(const std::string& module, LinearWeights& linear);
@@ -110,6 +126,8 @@ class WeightLoader {
   const formats::Description* description_;
   const EmulationRow& emulation_;
   const formats::Architecture& architecture_;
+  /// Embedding models are published without the "model." that names of their tensors begin with.
+  bool lacks_prefix_ = false;
   quant::ThreadTeam& team_;
   std::vector<std::vector<float>> vectors_;
   std::vector<std::vector<int32_t>> integer_vectors_;

@@ -10,6 +10,7 @@ from typing import Dict, List, NamedTuple, Optional
 import numpy as np
 import torch
 
+from reference_decoder import has_experts
 from safetensors_io import Raw
 
 TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -64,6 +65,44 @@ def _llama(dtype: str, /, **keys) -> Dict:
     base = {"attention_bias": False, "mlp_bias": False, "pretraining_tp": 1}
     base.update(rms_norm_eps=1e-05, rope_theta=10000.0)
     return _config("LlamaForCausalLM", "llama", dtype, **{**base, **keys})
+
+
+def _moe(experts: int, chosen: int, inner: int, **keys) -> Dict:
+    base = {
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "norm_topk_prob": False,
+        "num_experts": experts,
+        "num_experts_per_tok": chosen,
+        "moe_intermediate_size": inner,
+    }
+    return {**base, **keys}
+
+
+def _qwen(dtype: str, hidden: int, inner: int, layers: int, heads: int, vocab: int) -> Dict:
+    """The first Qwen's keys; intermediate_size counts w1 and w2 together."""
+    return {
+        "architectures": ["QWenLMHeadModel"],
+        "eos_token_id": 2,
+        "hidden_size": hidden,
+        "intermediate_size": 2 * inner,
+        "kv_channels": hidden // heads,
+        "layer_norm_epsilon": 1e-06,
+        "model_type": "qwen",
+        "no_bias": True,
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "rotary_emb_base": 5000.0,
+        "rotary_pct": 1.0,
+        "scale_attn_weights": True,
+        "seq_length": 96,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": False,
+        "torch_dtype": dtype,
+        "use_dynamic_ntk": True,
+        "use_logn_attn": True,
+        "vocab_size": vocab,
+    }
 
 
 def _sizes(hidden, intermediate, layers, heads, kv_heads, vocab) -> Dict:
@@ -222,6 +261,88 @@ CASES: List[Case] = [
         53,
         every_position=True,
     ),
+    # Three experts of six for each token, one dense layer between, a shared expert.
+    Case(
+        "qwen2-moe",
+        122,
+        _config(
+            "Qwen2MoeForCausalLM",
+            "qwen2_moe",
+            "bfloat16",
+            rope_theta=1000000.0,
+            use_sliding_window=False,
+            sliding_window=None,
+            max_window_layers=3,
+            shared_expert_intermediate_size=28,
+            **_moe(6, 3, 20, mlp_only_layers=[1]),
+            **_sizes(32, 48, 3, 4, 2, 96),
+        ),
+        24,
+        52,
+    ),
+    Case(
+        "qwen3-moe",
+        132,
+        _config(
+            "Qwen3MoeForCausalLM",
+            "qwen3_moe",
+            "float16",
+            attention_bias=False,
+            head_dim=16,
+            rope_theta=1000000.0,
+            use_sliding_window=False,
+            sliding_window=None,
+            max_window_layers=3,
+            **_moe(8, 2, 16, norm_topk_prob=True, decoder_sparse_step=2),
+            **_sizes(32, 48, 4, 4, 2, 96),
+        ),
+        24,
+        52,
+    ),
+    Case("qwen", 141, _qwen("float16", 40, 52, 3, 5, 104), 24, 60),
+    Case(
+        "mistral-window",
+        151,
+        _config(
+            "MistralForCausalLM",
+            "mistral",
+            "bfloat16",
+            rms_norm_eps=1e-05,
+            rope_theta=10000.0,
+            rope_scaling=...,
+            sliding_window=7,
+            **_sizes(32, 48, 2, 4, 2, 100),
+        ),
+        24,
+        50,
+    ),
+    Case(
+        "qwen2-window",
+        161,
+        _qwen2(
+            "bfloat16",
+            use_sliding_window=True,
+            sliding_window=9,
+            **{**_sizes(32, 48, 3, 4, 2, 100)},
+        ),
+        24,
+        50,
+    ),
+    # As newer files say it.
+    Case(
+        "qwen3-layer-types",
+        171,
+        _qwen3(
+            "bfloat16",
+            head_dim=16,
+            use_sliding_window=True,
+            sliding_window=8,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            **_sizes(32, 48, 3, 4, 2, 100),
+        ),
+        24,
+        50,
+    ),
 ]
 
 
@@ -244,6 +365,50 @@ def _tensor(seed: int, name: str, shape, deviation: float, mean: float = 0.0) ->
     return torch.from_numpy(values)
 
 
+def _mlps(config: Dict, layer: int) -> List:
+    """Name, inner size and gain of down_proj of every MLP of a layer."""
+    if not has_experts(config, layer):
+        return [("", config["intermediate_size"], 0.8)]
+    # What a token gets of an expert is scaled by a probability.
+    size = config["moe_intermediate_size"]
+    mlps = [(f".experts.{e}", size, 1.6) for e in range(config["num_experts"])]
+    shared = config.get("shared_expert_intermediate_size", 0)
+    return mlps + ([(".shared_expert", shared, 1.0)] if shared else [])
+
+
+def _make_qwen_weights(case: Case) -> Dict[str, Raw]:
+    """All tensors of a first Qwen."""
+    config = case.config
+    dtype = TORCH_DTYPES[config["torch_dtype"]]
+    hidden, inner = config["hidden_size"], config["intermediate_size"] // 2
+    width = config["kv_channels"] * config["num_attention_heads"]
+    vocab = config["vocab_size"]
+    # Name, shape, deviation, mean.
+    table = [("transformer.wte.weight", [vocab, hidden], 0.02, 0.0)]
+    for layer in range(config["num_hidden_layers"]):
+        at = f"transformer.h.{layer}"
+        table += [
+            (f"{at}.ln_1.weight", [hidden], 0.25, 1.0),
+            (f"{at}.attn.c_attn.weight", [3 * width, hidden], 1.4 / hidden**0.5, 0.0),
+            (f"{at}.attn.c_attn.bias", [3 * width], 0.4, 0.0),
+            (f"{at}.attn.c_proj.weight", [hidden, width], 0.8 / width**0.5, 0.0),
+            (f"{at}.ln_2.weight", [hidden], 0.25, 1.0),
+            (f"{at}.mlp.w1.weight", [inner, hidden], 0.8 / hidden**0.5, 0.0),
+            (f"{at}.mlp.w2.weight", [inner, hidden], 1.2 / hidden**0.5, 0.0),
+            (f"{at}.mlp.c_proj.weight", [hidden, inner], 0.8 / inner**0.5, 0.0),
+        ]
+    table += [
+        ("transformer.ln_f.weight", [hidden], 0.3, 1.0),
+        ("lm_head.weight", [vocab, hidden], 3.0 / hidden**0.5, 0.0),
+    ]
+    return {name: _stored(_tensor(case.seed, name, *rest), dtype) for name, *rest in table}
+
+
+def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> Raw:
+    words = tensor.to(dtype).view(torch.int32 if dtype == torch.float32 else torch.int16)
+    return Raw(RAW_DTYPES[dtype], tuple(tensor.shape), words.numpy().tobytes())
+
+
 def make_weights(case: Case) -> Dict[str, Raw]:
     """All tensors of a case as its file stores them.
 
@@ -251,6 +416,8 @@ def make_weights(case: Case) -> Dict[str, Raw]:
     attention sharp, and small embeddings make the epsilon of the norms count, so that a wrong
     ingredient moves the logits.
     """
+    if case.config["model_type"] == "qwen":
+        return _make_qwen_weights(case)
     config = case.config
     dtype = TORCH_DTYPES[config.get("torch_dtype", config.get("dtype"))]
     hidden, inner = config["hidden_size"], config["intermediate_size"]
@@ -258,14 +425,12 @@ def make_weights(case: Case) -> Dict[str, Raw]:
     kv_heads = config.get("num_key_value_heads", heads)
     head_dim = config.get("head_dim", hidden // heads)
     attention_bias = config.get("attention_bias", False)
-    qkv_bias = config["model_type"] == "qwen2" or attention_bias
+    qkv_bias = config["model_type"] in ("qwen2", "qwen2_moe") or attention_bias
     tied = config["tie_word_embeddings"]
     out: Dict[str, Raw] = {}
 
     def add(name: str, shape, deviation: float, mean: float = 0.0) -> None:
-        tensor = _tensor(case.seed, name, shape, deviation, mean).to(dtype)
-        words = tensor.view(torch.int32 if dtype == torch.float32 else torch.int16)
-        out[name] = Raw(RAW_DTYPES[dtype], tuple(shape), words.numpy().tobytes())
+        out[name] = _stored(_tensor(case.seed, name, shape, deviation, mean), dtype)
 
     def linear(name: str, n: int, k: int, gain: float, bias: Optional[float]) -> None:
         add(f"{name}.weight", [n, k], gain / k**0.5)
@@ -283,13 +448,18 @@ def make_weights(case: Case) -> Dict[str, Raw]:
         linear(f"{at}.self_attn.k_proj", kv_size, hidden, 1.6, qk_bias)
         linear(f"{at}.self_attn.v_proj", kv_size, hidden, 0.8, v_bias)
         linear(f"{at}.self_attn.o_proj", hidden, q_size, 0.8, 0.2 if attention_bias else None)
-        if config["model_type"] == "qwen3":
+        if config["model_type"] in ("qwen3", "qwen3_moe"):
             add(f"{at}.self_attn.q_norm.weight", [head_dim], 0.4, 1.4)
             add(f"{at}.self_attn.k_norm.weight", [head_dim], 0.4, 1.4)
         mlp_bias = 0.2 if config.get("mlp_bias", False) else None
-        linear(f"{at}.mlp.gate_proj", inner, hidden, 1.2, mlp_bias)
-        linear(f"{at}.mlp.up_proj", inner, hidden, 0.8, mlp_bias)
-        linear(f"{at}.mlp.down_proj", hidden, inner, 0.8, mlp_bias)
+        for name, size, gain in _mlps(config, layer):
+            linear(f"{at}.mlp{name}.gate_proj", size, hidden, 1.2, mlp_bias)
+            linear(f"{at}.mlp{name}.up_proj", size, hidden, 0.8, mlp_bias)
+            linear(f"{at}.mlp{name}.down_proj", hidden, size, gain, mlp_bias)
+        if has_experts(config, layer):
+            linear(f"{at}.mlp.gate", config["num_experts"], hidden, 1.0, None)
+        if has_experts(config, layer) and "shared_expert_intermediate_size" in config:
+            linear(f"{at}.mlp.shared_expert_gate", 1, hidden, 1.0, None)
     add("model.norm.weight", [hidden], 0.3, 2.0 if tied else 1.0)
     if not tied:
         add("lm_head.weight", [config["vocab_size"], hidden], 3.0 / hidden**0.5)

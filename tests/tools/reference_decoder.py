@@ -1,4 +1,4 @@
-"""A decoder of the qwen2, qwen3, llama and mistral families in PyTorch, for golden values.
+"""A decoder of the qwen, qwen2, qwen3 (dense and MoE), llama and mistral families in PyTorch, for golden values.
 
 Written from the papers (RoPE arXiv 2104.09864, position interpolation 2306.15595, YaRN 2309.00071,
 RMSNorm 1910.07467, SwiGLU 2002.05202, grouped queries 2305.13245) and from the configurations that
@@ -31,6 +31,14 @@ class Variant(NamedTuple):
     attention_factor_once: bool = False
     kv_head_by_modulo: bool = False
     scores_by_hidden_per_head: bool = False
+    swapped_gate_and_up: bool = False
+    other_topk_norm: bool = False
+    one_expert_less: bool = False
+    no_shared_expert: bool = False
+    no_shared_switch: bool = False
+    no_window: bool = False
+    window_one_longer: bool = False
+    window_in_every_layer: bool = False
 
 
 class Outcome(NamedTuple):
@@ -137,23 +145,98 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: b
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
+# ---- what a family calls things ------------------------------------------------------------------
+
+FAMILIES = ("qwen", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "llama", "mistral")
+
+# Modules of the first Qwen under the names that all others use.
+QWEN_MODULES = {
+    "model.embed_tokens": "transformer.wte",
+    "model.norm": "transformer.ln_f",
+    "input_layernorm": "ln_1",
+    "post_attention_layernorm": "ln_2",
+    "self_attn.o_proj": "attn.c_proj",
+    "mlp.gate_proj": "mlp.w2",
+    "mlp.up_proj": "mlp.w1",
+    "mlp.down_proj": "mlp.c_proj",
+}
+
+
+def canonical_config(config: Dict) -> Dict:
+    """The first Qwen's keys under the names that all others use; other configurations as is."""
+    if config["model_type"] != "qwen":
+        return config
+    return {
+        **config,
+        "head_dim": config["kv_channels"],
+        "hidden_act": "silu",
+        "intermediate_size": config["intermediate_size"] // 2,
+        "max_position_embeddings": config["seq_length"],
+        "rms_norm_eps": config["layer_norm_epsilon"],
+        "rope_theta": config["rotary_emb_base"],
+    }
+
+
+def canonical_weights(config: Dict, weights: Dict) -> Dict:
+    """The first Qwen's tensors under the names that all others use, its fused matrix cut in three."""
+    if config["model_type"] != "qwen":
+        return weights
+    out = {"lm_head.weight": weights["lm_head.weight"]}
+    for name in ("model.embed_tokens", "model.norm"):
+        out[f"{name}.weight"] = weights[f"{QWEN_MODULES[name]}.weight"]
+    for layer in range(config["num_hidden_layers"]):
+        old, new = f"transformer.h.{layer}", f"model.layers.{layer}"
+        for name, its in QWEN_MODULES.items():
+            if not name.startswith("model."):
+                out[f"{new}.{name}.weight"] = weights[f"{old}.{its}.weight"]
+        for kind in ("weight", "bias"):
+            parts = weights[f"{old}.attn.c_attn.{kind}"].chunk(3)
+            for letter, part in zip("qkv", parts):
+                out[f"{new}.self_attn.{letter}_proj.{kind}"] = part
+    return out
+
+
+def window_of(config: Dict, layer: int) -> int:
+    """Tokens that a position of the layer sees, itself counted; 0 for all before it."""
+    types, window = config.get("layer_types"), config.get("sliding_window")
+    if types is not None:
+        return window if types[layer] == "sliding_attention" else 0
+    if not config["model_type"].startswith("qwen"):
+        return window or 0
+    if not config.get("use_sliding_window") or window is None:
+        return 0
+    return window if layer >= config["max_window_layers"] else 0
+
+
+def has_experts(config: Dict, layer: int) -> bool:
+    if not config["model_type"].endswith("_moe") or layer in config.get("mlp_only_layers", []):
+        return False
+    return (layer + 1) % config.get("decoder_sparse_step", 1) == 0
+
+
 # ---- the model ----------------------------------------------------------------------------------
 
 
 class Model:
-    """A decoder of the qwen2, qwen3, llama or mistral family, computed in `dtype` throughout."""
+    """A decoder of one of FAMILIES, computed in `dtype` throughout."""
 
     def __init__(self, config: Dict, raw: Dict, dtype=torch.float64, backward=False):
+        family = config["model_type"]
+        if family not in FAMILIES:
+            raise ValueError(f"model_type {family} is not implemented here")
+        weights = {name: to_tensor(tensor).to(dtype) for name, tensor in raw.items()}
+        weights = canonical_weights(config, weights)
+        config = canonical_config(config)
         self.config, self.dtype, self.backward = config, dtype, backward
-        self.family = config["model_type"]
-        if self.family not in ("qwen2", "qwen3", "llama", "mistral"):
-            raise ValueError(f"model_type {self.family} is not implemented here")
+        self.family = family
+        # How far the last expert chosen led the first one not chosen, over all tokens so far.
+        self.routing_gap = math.inf
         if config["hidden_act"] != "silu":
             raise ValueError(f"hidden_act {config['hidden_act']} is not implemented here")
         self.n_heads = config["num_attention_heads"]
         self.n_kv_heads = config.get("num_key_value_heads") or self.n_heads
         self.head_dim = config.get("head_dim") or config["hidden_size"] // self.n_heads
-        self.weights = {name: to_tensor(tensor).to(dtype) for name, tensor in raw.items()}
+        self.weights = weights
         self.transposed = {
             name: w.T.contiguous() for name, w in self.weights.items() if w.dim() == 2
         }
@@ -178,7 +261,7 @@ class Model:
         sin = torch.sin(angles.double()).to(self.dtype)
         return cos * factor, sin * factor
 
-    def attention(self, x: torch.Tensor, at: str, tables, variant: Variant) -> torch.Tensor:
+    def attention(self, x, at: str, tables, window: int, variant: Variant) -> torch.Tensor:
         length, group = x.shape[0], self.n_heads // self.n_kv_heads
         biased = not variant.no_attention_bias
 
@@ -188,7 +271,7 @@ class Model:
 
         q, k = heads("q", self.n_heads), heads("k", self.n_kv_heads)
         v = heads("v", self.n_kv_heads)
-        normed = self.family == "qwen3" and not variant.no_qk_norm
+        normed = self.family in ("qwen3", "qwen3_moe") and not variant.no_qk_norm
         steps = ["norm", "rope"] if normed else ["rope"]
         for step in reversed(steps) if variant.qk_norm_after_rope else steps:
             if step == "norm":
@@ -210,6 +293,9 @@ class Model:
         scores = product(q, k.transpose(1, 2), self.backward) / math.sqrt(width)
         future = torch.ones(length, length, dtype=torch.bool).triu(1)
         scores = scores.masked_fill(future, -math.inf)
+        if window > 0:
+            past = torch.ones(length, length, dtype=torch.bool).tril(-window)
+            scores = scores.masked_fill(past, -math.inf)
         e = exponential(scores - scores.amax(-1, keepdim=True))
         p = e / product(e, torch.ones(length, 1, dtype=e.dtype), self.backward)
         mixed = product(p, v, self.backward).transpose(0, 1).reshape(length, -1)
@@ -219,8 +305,57 @@ class Model:
         biased = not variant.no_mlp_bias
         gate = self.linear(x, f"{at}.gate_proj", biased)
         gate = gate / (1.0 + exponential(-gate))
+        if variant.swapped_gate_and_up:
+            gate = self.linear(x, f"{at}.up_proj", biased)
+            gate = gate / (1.0 + exponential(-gate))
+            up = self.linear(x, f"{at}.gate_proj", biased)
+            return self.linear(gate * up, f"{at}.down_proj", biased)
         up = self.linear(x, f"{at}.up_proj", biased)
         return self.linear(gate * up, f"{at}.down_proj", biased)
+
+    def routing(self, x: torch.Tensor, at: str, variant: Variant):
+        """Experts [t, k] of every token and their weights, the most probable first."""
+        n_chosen = self.config["num_experts_per_tok"] - int(variant.one_expert_less)
+        logits = self.linear(x, f"{at}.gate", False)
+        e = exponential(logits - logits.amax(-1, keepdim=True))
+        p = e / product(e, torch.ones(e.shape[-1], 1, dtype=e.dtype), self.backward)
+        weights, experts = torch.topk(p, n_chosen, dim=-1)
+        if n_chosen < p.shape[-1]:
+            ranked = p.sort(-1, descending=True).values
+            gap = (ranked[:, n_chosen - 1] - ranked[:, n_chosen]).min().item()
+            self.routing_gap = min(self.routing_gap, gap)
+        if self.config.get("norm_topk_prob", False) != variant.other_topk_norm:
+            ones = torch.ones(n_chosen, 1, dtype=e.dtype)
+            weights = weights / product(weights, ones, self.backward)
+        return experts, weights
+
+    def mixture(self, x: torch.Tensor, at: str, variant: Variant) -> torch.Tensor:
+        """Every token by itself, through the experts that it is routed to."""
+        experts, weights = self.routing(x, at, variant)
+        rows = []
+        for token in range(x.shape[0]):
+            row = x[token : token + 1]
+            total = torch.zeros_like(row)
+            for expert, weight in zip(experts[token].tolist(), weights[token]):
+                y = self.feed_forward(row, f"{at}.experts.{expert}", variant)
+                total = total + weight * y
+            rows.append(total)
+        total = torch.cat(rows)
+        if self.family == "qwen2_moe" and not variant.no_shared_expert:
+            switch = self.linear(x, f"{at}.shared_expert_gate", False)
+            switch = 1.0 / (1.0 + exponential(-switch))
+            if variant.no_shared_switch:
+                switch = torch.ones_like(switch)
+            total = total + switch * self.feed_forward(x, f"{at}.shared_expert", variant)
+        return total
+
+    def window(self, layer: int, variant: Variant) -> int:
+        window = window_of(self.config, layer)
+        if variant.window_in_every_layer:
+            window = self.config["sliding_window"]
+        if variant.no_window:
+            return 0
+        return window + 1 if window and variant.window_one_longer else window
 
     def forward(self, ids: List[int], variant: Variant = Variant()) -> Outcome:
         tables = self.rope_tables(len(ids))
@@ -229,9 +364,12 @@ class Model:
         for layer in range(self.config["num_hidden_layers"]):
             at = f"model.layers.{layer}"
             normed = self.norm(x, f"{at}.input_layernorm")
-            x = x + self.attention(normed, f"{at}.self_attn", tables, variant)
+            x = x + self.attention(normed, f"{at}.self_attn", tables, self.window(layer, variant), variant)
             normed = self.norm(x, f"{at}.post_attention_layernorm")
-            x = x + self.feed_forward(normed, f"{at}.mlp", variant)
+            if has_experts(self.config, layer):
+                x = x + self.mixture(normed, f"{at}.mlp", variant)
+            else:
+                x = x + self.feed_forward(normed, f"{at}.mlp", variant)
             hidden.append(x)
         x = self.norm(x, "model.norm")
         hidden.append(x)

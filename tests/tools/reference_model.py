@@ -26,6 +26,8 @@ from reference_decoder import Model, Variant, rope_frequencies, rope_parameters,
 # of the factor is for kernels' own exp, and for another rounding of each product.
 TOLERANCE_FACTOR = 8.0
 MIN_MARGIN = 1e-3
+# Far above float32 errors of a probability, so that every implementation chooses the same experts.
+MIN_ROUTING_GAP = 1e-5
 N_GREEDY = 16
 SENSITIVITY = 100.0
 # Goldens are rounded to this: far coarser than float64 errors, so that they are the same bytes on
@@ -118,6 +120,8 @@ def make_golden(case: Case, raw: Dict) -> Dict:
                 "logits": rounded(outcome.logits[positions]),
             }
         )
+    if model.routing_gap < MIN_ROUTING_GAP:
+        raise ValueError(f"{case.name}: experts nearly tie: choose another seed")
     worst = float32_difference(case.config, raw, [p["ids"] for p in prompts])
     difference = {key: round_up(value) for key, value in worst.items()}
     if 2.0 * scaled_tolerance(difference["logits"]) > MIN_MARGIN:
@@ -326,6 +330,8 @@ def rope_mistakes(config: Dict) -> Dict[str, Dict]:
 
 def mistakes(case: Case) -> Dict[str, Tuple[Dict, Variant]]:
     """The mistakes that this model must be able to show."""
+    if case.config["model_type"] == "qwen":
+        return qwen_mistakes(case.config)
     config = case.config
     hidden_per_head = config["hidden_size"] // config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads", config["num_attention_heads"])
@@ -339,10 +345,10 @@ def mistakes(case: Case) -> Dict[str, Tuple[Dict, Variant]]:
         out[what] = (config, Variant(**flags))
 
     add("interleaved rope", interleaved_rope=True)
-    if config["model_type"] == "qwen3":
+    if config["model_type"] in ("qwen3", "qwen3_moe"):
         add("no q/k norm", no_qk_norm=True)
         add("q/k norm after rope", qk_norm_after_rope=True)
-    if config["model_type"] == "qwen2" or config.get("attention_bias"):
+    if config["model_type"] in ("qwen2", "qwen2_moe") or config.get("attention_bias"):
         add("no attention biases", no_attention_bias=True)
     if config.get("mlp_bias"):
         add("no mlp biases", no_mlp_bias=True)
@@ -352,7 +358,36 @@ def mistakes(case: Case) -> Dict[str, Tuple[Dict, Variant]]:
         add("kv head by modulo", kv_head_by_modulo=True)
     if config.get("head_dim", hidden_per_head) != hidden_per_head:
         add("scores / sqrt(hidden/heads)", scores_by_hidden_per_head=True)
+    if config["model_type"].endswith("_moe"):
+        add("norm_topk_prob the other way", other_topk_norm=True)
+        add("one expert less", one_expert_less=True)
+        add("gate and up of MLPs swapped", swapped_gate_and_up=True)
+    if "shared_expert_intermediate_size" in config:
+        add("no shared expert", no_shared_expert=True)
+        add("no switch of the shared expert", no_shared_switch=True)
+    if has_window(config):
+        add("no window", no_window=True)
+        add("window one longer", window_one_longer=True)
+        if config["model_type"].startswith("qwen"):
+            add("window in every layer", window_in_every_layer=True)
     return out
+
+
+def has_window(config: Dict) -> bool:
+    switch = config.get("use_sliding_window", not config["model_type"].startswith("qwen"))
+    return bool(switch) and config.get("sliding_window") is not None
+
+
+def qwen_mistakes(config: Dict) -> Dict[str, Tuple[Dict, Variant]]:
+    """The same of the first Qwen, whose keys have other names."""
+    return {
+        "theta 10000": ({**config, "rotary_emb_base": 10000.0}, Variant()),
+        "eps 1e-3": ({**config, "layer_norm_epsilon": 1e-3}, Variant()),
+        "eps 1e-5": ({**config, "layer_norm_epsilon": 1e-5}, Variant()),
+        "interleaved rope": (config, Variant(interleaved_rope=True)),
+        "no attention biases": (config, Variant(no_attention_bias=True)),
+        "w1 as the gate": (config, Variant(swapped_gate_and_up=True)),
+    }
 
 
 def stored_logits_move(logits: torch.Tensor, prompt: Dict) -> float:

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "formats/model_config.h"
+#include "quant/kernels/gemm_f32/matrix_f32.h"
+#include "quant/kernels/thread_team.h"
+#include "runtime/model/layer_weights.h"
+
+namespace llmq::runtime {
+
+struct LayerObserver;
+
+/// One of the experts that a token is routed to.
+struct ExpertChoice {
+  int64_t expert = 0;
+  float weight = 0.0F;  ///< factor on what the expert gives
+};
+
+/// Routes one token as Qwen2-MoE and Qwen3-MoE do: softmax over `logits` of all experts in float32,
+/// then the choices.size() largest probabilities into `choices`, in descending order (of equal ones
+/// the expert with the lower index first), divided by their sum where `normalizes`
+/// (norm_topk_prob). choices.size() must be in [1, logits.size()]. Bits depend on the arguments
+/// only. Thread safe.
+void route_token(std::span<const float> logits, bool normalizes, std::span<ExpertChoice> choices);
+
+/// Executes the mixture of experts of a decoder layer. Tokens are grouped by expert, in ascending
+/// order within each, so that every expert's linears run once on all its rows. What the experts
+/// give is added up per token in the order of its choices, then the shared expert's; so the bits of
+/// a token depend on neither the other tokens, nor threads, nor instruction set. Not thread-safe;
+/// work is divided over the team.
+class MoeRunner {
+ public:
+  /// `config` and `team` must outlive the runner.
+  MoeRunner(const formats::ModelConfig& config, quant::ThreadTeam& team)
+      : config_(config), team_(team) {}
+
+  /// out = Σ over chosen experts of weight · expert(x) + sigmoid(x · switch) · shared(x), the last
+  /// where the layer has a shared expert. x [n, hidden]: the normed rows; out [n, hidden] is
+  /// overwritten and may not overlap x. `weights` must have experts. The observer sees what each
+  /// expert's linears read (an expert without tokens: nothing) and what the shared ones read.
+  void run(const LayerWeights& weights, const quant::ConstMatrixF32& x, const quant::MatrixF32& out,
+           const LayerObserver& observer);
+
+ private:
+  void route(const LinearWeights& router, const quant::ConstMatrixF32& x);
+  void group_by_expert(const quant::ConstMatrixF32& x);
+  void run_experts(const LayerWeights& weights, const LayerObserver& observer);
+  void run_shared(const LayerWeights& weights, const quant::ConstMatrixF32& x,
+                  const LayerObserver& observer);
+  void combine(bool has_shared, const quant::MatrixF32& out);
+  /// gate and up of `x`, then their product in the returned matrix.
+  quant::MatrixF32 gated(const MlpWeights& mlp, const quant::ConstMatrixF32& x);
+
+  const formats::ModelConfig& config_;
+  quant::ThreadTeam& team_;
+  std::vector<float> logits_;          // [n, n_experts]
+  std::vector<ExpertChoice> choices_;  // [n, n_experts_per_token]
+  std::vector<int64_t> begins_;        // [n_experts + 1], slots of each expert
+  std::vector<int64_t> rows_;          // [slots], the row that a slot holds
+  std::vector<int64_t> slots_;         // [n, n_experts_per_token], the slot of each choice
+  std::vector<float> gathered_;        // [slots, hidden]: what experts read, then what they give
+  std::vector<float> gate_;            // of one expert
+  std::vector<float> up_;              // of one expert
+  std::vector<float> shared_;          // [n, hidden]
+  std::vector<float> switches_;        // [n]
+};
+
+}  // namespace llmq::runtime
