@@ -80,13 +80,17 @@ void DecoderRunner::begin(std::span<const BatchSegment> segments) {
   segments_ = segments;
   n_rows_ = 0;
   positions_.clear();
+  std::vector<Phase> phases;
   for (const BatchSegment& segment : segments) {
     segment.cache->reserve(segment.first_position + segment.n_rows);
     n_rows_ = std::max(n_rows_, segment.first_row + segment.n_rows);
     positions_.resize(static_cast<size_t>(n_rows_));
+    phases.resize(static_cast<size_t>(n_rows_));
+    std::fill_n(phases.begin() + segment.first_row, segment.n_rows, segment.phase);
     for (int64_t i = 0; i < segment.n_rows; ++i)
       positions_[static_cast<size_t>(segment.first_row + i)] = segment.first_position + i;
   }
+  runs_ = phase_runs(phases);
   rope_.set_positions(positions_);
 }
 
@@ -105,9 +109,9 @@ void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const 
   const MatrixF32 q = scratch(q_, config_.n_heads * config_.head_dim);
   const MatrixF32 k = scratch(k_, config_.n_kv_heads * config_.head_dim);
   const MatrixF32 v = scratch(v_, config_.n_kv_heads * config_.head_dim);
-  apply_linear(weights.q, readable(normed), q, team_);
-  apply_linear(weights.k, readable(normed), k, team_);
-  apply_linear(weights.v, readable(normed), v, team_);
+  apply(weights.q, normed, q);
+  apply(weights.k, normed, k);
+  apply(weights.v, normed, v);
   rotate_and_store(weights, index.cache_layer);
   if (observer.attention_input) observer.attention_input({readable(q), readable(k), readable(v)});
 
@@ -121,7 +125,7 @@ void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const 
                   .window = has_window ? *config_.sliding_window : 0},
                  team_);
   observe(observer, FusedGroup::kAttentionOut, mixed);
-  apply_linear(weights.o, readable(mixed), normed, team_);
+  apply(weights.o, mixed, normed);
   add_rows(readable(normed), hidden, team_);
 }
 
@@ -159,12 +163,16 @@ void DecoderRunner::feed_forward(const LayerWeights& weights, const MatrixF32& h
   observe(observer, FusedGroup::kGateUp, normed);
   const MatrixF32 gate = scratch(gate_, weights.gate.n_out);
   const MatrixF32 up = scratch(up_, weights.up.n_out);
-  apply_linear(weights.gate, readable(normed), gate, team_);
-  apply_linear(weights.up, readable(normed), up, team_);
+  apply(weights.gate, normed, gate);
+  apply(weights.up, normed, up);
   silu_multiply(readable(up), gate, team_);
   observe(observer, FusedGroup::kDown, gate);
-  apply_linear(weights.down, readable(gate), normed, team_);
+  apply(weights.down, gate, normed);
   add_rows(readable(normed), hidden, team_);
+}
+
+void DecoderRunner::apply(const LinearWeights& linear, const MatrixF32& x, const MatrixF32& y) {
+  apply_linear(linear, readable(x), y, team_, runs_);
 }
 
 MatrixF32 DecoderRunner::scratch(std::vector<float>& buffer, int64_t n_cols) const {
