@@ -86,7 +86,7 @@ class BenchRun {
     throw_if_interrupted();
     std::vector<runtime::BatchItem> items;
     for (size_t i = 0; i < sequences_.size(); ++i)
-      items.push_back({sequences_[i].get(), std::span(&next_[i], 1), 0});
+      items.push_back({sequences_[i].get(), std::span(&next_[i], 1), 0, runtime::Phase::kDecode});
     model_.last_logits(items, logits());
     choose();
   }

@@ -183,6 +183,7 @@ EvalReport measure(const EvalOptions& options, Console& console, const CommonOpt
   EvalReport report;
   report.model_path = options.model.folder;
   report.reference_path = options.reference_path;
+  report.phase = options.model.phase;
   report.text_path = options.text_path;
   report.task_path = options.task_path;
   if (inputs.text) measure_text(job, text_of(*inputs.text), report);

@@ -24,6 +24,11 @@ void add_model_options(CLI::App& command, ModelCommandOptions& options) {
   command.add_option("--emulate", options.emulate,
                      "Arithmetic of quantized activations: spec (published formulas), mindie or "
                      "vllm-ascend (the engines' own)");
+  command
+      .add_option("--phase", options.phase,
+                  "Run every token as in prefill or as in decode (default: as it is fed); differs "
+                  "for W8A8_MIX only")
+      ->check(CLI::IsMember({"prefill", "decode"}));
 }
 
 runtime::ModelOptions model_options(const ModelCommandOptions& options,
@@ -36,6 +41,7 @@ runtime::ModelOptions model_options(const ModelCommandOptions& options,
   result.prefill_chunk = options.prefill_chunk;
   result.allow_extrapolation = options.allow_extrapolation;
   result.emulation = runtime::parse_emulation(options.emulate);
+  if (!options.phase.empty()) result.phase = runtime::parse_phase(options.phase);
   return result;
 }
 

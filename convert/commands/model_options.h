@@ -16,9 +16,11 @@ struct ModelCommandOptions {
   int64_t page_size = 128;
   bool allow_extrapolation = false;
   std::string emulate = "spec";
+  std::string phase;  ///< empty: as tokens are fed
 };
 
-/// Adds --model_path, --kv, --prefill-chunk, --page-size, --allow-extrapolation and --emulate.
+/// Adds --model_path, --kv, --prefill-chunk, --page-size, --allow-extrapolation, --emulate and
+/// --phase.
 void add_model_options(CLI::App& command, ModelCommandOptions& options);
 
 /// The runtime's options for them. Throws Error{kUsage} for an unknown --emulate.

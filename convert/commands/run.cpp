@@ -76,7 +76,9 @@ int run_model(const RunOptions& options, Console& console, const CommonOptions& 
     text += fmt::format("[{}] {}\n", i + 1,
                         tokenizer ? result["text"].get<std::string>() : result["ids"].dump());
   }
-  console.result(list.size() == 1 ? list.front() : formats::Json{{"results", list}}, text);
+  formats::Json document = list.size() == 1 ? list.front() : formats::Json{{"results", list}};
+  if (!options.model.phase.empty()) document["phase"] = options.model.phase;
+  console.result(document, text);
   return 0;
 }
 

@@ -87,6 +87,7 @@ double overall_accuracy(const std::vector<RetrievalCell>& cells) {
 Json eval_json(const EvalReport& report) {
   Json document{{"model_path", report.model_path}};
   if (!report.reference_path.empty()) document["reference"] = report.reference_path;
+  if (!report.phase.empty()) document["phase"] = report.phase;
   if (report.text) add_text_json(report, document);
   if (report.passkey) document["passkey"] = cells_json(*report.passkey);
   if (report.key_value) document["kv_retrieval"] = cells_json(*report.key_value);

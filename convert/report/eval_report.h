@@ -28,6 +28,7 @@ struct EvalGate {
 struct EvalReport {
   std::string model_path;
   std::string reference_path;  ///< empty: none
+  std::string phase;           ///< that every token was run in; empty: as it was fed
   std::string text_path;
   int64_t context = 0;  ///< tokens of a window or piece of the text
   std::optional<runtime::TextScore> text;
@@ -41,10 +42,10 @@ struct EvalReport {
 /// Share of all texts of a grid that were answered right; `cells` holds at least one.
 double overall_accuracy(const std::vector<runtime::RetrievalCell>& cells);
 
-/// The document of --json: mean_nll, perplexity, n_tokens, n_pieces, context, with a reference kl,
-/// kl_p99, top1_agreement, reference_mean_nll and layers [{layer, relative_rms}]; passkey and
-/// kv_retrieval [{length, depth, accuracy, n}]; task {accuracy, n, n_shortened}; gates [{option,
-/// value, limit, ok}].
+/// The document of --json: phase where one was asked for; mean_nll, perplexity, n_tokens, n_pieces,
+/// context, with a reference kl, kl_p99, top1_agreement, reference_mean_nll and layers [{layer,
+/// relative_rms}]; passkey and kv_retrieval [{length, depth, accuracy, n}]; task {accuracy, n,
+/// n_shortened}; gates [{option, value, limit, ok}].
 formats::Json eval_json(const EvalReport& report);
 
 /// The same as tables for a terminal.

@@ -8,6 +8,7 @@
 #include "quant/kernels/gemm_f32/matrix_f32.h"
 #include "quant/kernels/thread_team.h"
 #include "runtime/attention/kv_cache.h"
+#include "runtime/attention/phase.h"
 
 namespace llmq::runtime {
 
@@ -17,6 +18,7 @@ struct BatchSegment {
   int64_t first_row = 0;       ///< in the batch's matrices
   int64_t n_rows = 0;          ///< new tokens
   int64_t first_position = 0;  ///< of the first of them; cache->length()
+  Phase phase = Phase::kPrefill;
 };
 
 /// Heads of an attention module.

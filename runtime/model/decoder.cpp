@@ -81,13 +81,17 @@ void DecoderRunner::begin(std::span<const BatchSegment> segments) {
   segments_ = segments;
   n_rows_ = 0;
   positions_.clear();
+  std::vector<Phase> phases;
   for (const BatchSegment& segment : segments) {
     segment.cache->reserve(segment.first_position + segment.n_rows);
     n_rows_ = std::max(n_rows_, segment.first_row + segment.n_rows);
     positions_.resize(static_cast<size_t>(n_rows_));
+    phases.resize(static_cast<size_t>(n_rows_));
+    std::fill_n(phases.begin() + segment.first_row, segment.n_rows, segment.phase);
     for (int64_t i = 0; i < segment.n_rows; ++i)
       positions_[static_cast<size_t>(segment.first_row + i)] = segment.first_position + i;
   }
+  runs_ = phase_runs(phases);
   rope_.set_positions(positions_);
 }
 
@@ -106,7 +110,7 @@ void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const 
   const MatrixF32 q = scratch(q_, config_.n_heads * config_.head_dim);
   const MatrixF32 k = scratch(k_, config_.n_kv_heads * config_.head_dim);
   const MatrixF32 v = scratch(v_, config_.n_kv_heads * config_.head_dim);
-  project_qkv(weights, readable(normed));
+  project_qkv(weights, normed);
   rotate_and_store(weights, index.cache_layer);
   if (observer.attention_input) observer.attention_input({readable(q), readable(k), readable(v)});
 
@@ -119,22 +123,22 @@ void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const 
                   .fa = weights.fa.empty() ? nullptr : &weights.fa},
                  team_);
   observe(observer, FusedGroup::kAttentionOut, mixed);
-  apply_linear(weights.o, readable(mixed), normed, team_);
+  apply(weights.o, mixed, normed);
   add_rows(readable(normed), hidden, team_);
 }
 
-void DecoderRunner::project_qkv(const LayerWeights& weights, const ConstMatrixF32& normed) {
+void DecoderRunner::project_qkv(const LayerWeights& weights, const MatrixF32& normed) {
   const MatrixF32 q = scratch(q_, config_.n_heads * config_.head_dim);
   const MatrixF32 k = scratch(k_, config_.n_kv_heads * config_.head_dim);
   const MatrixF32 v = scratch(v_, config_.n_kv_heads * config_.head_dim);
   if (weights.qkv.empty()) {
-    apply_linear(weights.q, normed, q, team_);
-    apply_linear(weights.k, normed, k, team_);
-    apply_linear(weights.v, normed, v, team_);
+    apply(weights.q, normed, q);
+    apply(weights.k, normed, k);
+    apply(weights.v, normed, v);
     return;
   }
   const MatrixF32 fused = scratch(qkv_, weights.qkv.n_out);
-  apply_linear(weights.qkv, normed, fused, team_);
+  apply(weights.qkv, normed, fused);
   for_row_ranges(n_rows_, fused.n_cols, team_, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const float* from = fused.data + row * fused.row_stride;
@@ -186,12 +190,16 @@ void DecoderRunner::feed_forward(const LayerWeights& weights, const MatrixF32& h
   observe(observer, FusedGroup::kGateUp, normed);
   const MatrixF32 gate = scratch(gate_, weights.gate.n_out);
   const MatrixF32 up = scratch(up_, weights.up.n_out);
-  apply_linear(weights.gate, readable(normed), gate, team_);
-  apply_linear(weights.up, readable(normed), up, team_);
+  apply(weights.gate, normed, gate);
+  apply(weights.up, normed, up);
   silu_multiply(readable(up), gate, team_);
   observe(observer, FusedGroup::kDown, gate);
-  apply_linear(weights.down, readable(gate), normed, team_);
+  apply(weights.down, gate, normed);
   add_rows(readable(normed), hidden, team_);
+}
+
+void DecoderRunner::apply(const LinearWeights& linear, const MatrixF32& x, const MatrixF32& y) {
+  apply_linear(linear, readable(x), y, team_, runs_);
 }
 
 MatrixF32 DecoderRunner::scratch(std::vector<float>& buffer, int64_t n_cols) const {

@@ -73,9 +73,11 @@ class DecoderRunner {
               const LayerObserver& observer);
   void feed_forward(const LayerWeights& weights, const quant::MatrixF32& hidden,
                     const LayerObserver& observer);
-  void project_qkv(const LayerWeights& weights, const quant::ConstMatrixF32& normed);
+  void project_qkv(const LayerWeights& weights, const quant::MatrixF32& normed);
   void rotate_and_store(const LayerWeights& weights, int64_t cache_layer);
   quant::MatrixF32 scratch(std::vector<float>& buffer, int64_t n_cols) const;
+  /// A linear on rows of the batch, in their phases.
+  void apply(const LinearWeights& linear, const quant::MatrixF32& x, const quant::MatrixF32& y);
 
   const formats::ModelConfig& config_;
   quant::ThreadTeam& team_;
@@ -84,15 +86,16 @@ class DecoderRunner {
   std::span<const BatchSegment> segments_;
   int64_t n_rows_ = 0;
   std::vector<int64_t> positions_;  // [n_rows]
-  std::vector<float> normed_;       // [n_rows, hidden]; also what o and down give
-  std::vector<float> q_;            // [n_rows, n_heads·head_dim]
-  std::vector<float> k_;            // [n_rows, n_kv_heads·head_dim]
-  std::vector<float> v_;            // [n_rows, n_kv_heads·head_dim]
-  std::vector<float> mixed_;        // [n_rows, n_heads·head_dim]
-  std::vector<float> gate_;         // [n_rows, intermediate]
-  std::vector<float> up_;           // [n_rows, intermediate]
-  std::vector<float> qkv_;          // [n_rows, (n_heads + 2·n_kv_heads)·head_dim], where fused
-  std::vector<float> experts_;      // [n_rows, hidden], where a layer has experts
+  std::vector<PhaseRun> runs_;
+  std::vector<float> normed_;   // [n_rows, hidden]; also what o and down give
+  std::vector<float> q_;        // [n_rows, n_heads·head_dim]
+  std::vector<float> k_;        // [n_rows, n_kv_heads·head_dim]
+  std::vector<float> v_;        // [n_rows, n_kv_heads·head_dim]
+  std::vector<float> mixed_;    // [n_rows, n_heads·head_dim]
+  std::vector<float> gate_;     // [n_rows, intermediate]
+  std::vector<float> up_;       // [n_rows, intermediate]
+  std::vector<float> qkv_;      // [n_rows, (n_heads + 2·n_kv_heads)·head_dim], where fused
+  std::vector<float> experts_;  // [n_rows, hidden], where a layer has experts
   MoeRunner moe_;
 };
 

@@ -16,6 +16,7 @@ struct Active {
   Sampler sampler;
   std::vector<int32_t> pending;  // tokens not fed yet
   int64_t n_left;                // new tokens still allowed
+  Phase phase = Phase::kPrefill;
 };
 
 std::vector<int32_t> full_prompt(const Model& model, const GenerateRequest& request) {
@@ -71,7 +72,8 @@ class Generation {
   void step() {
     std::vector<BatchItem> items;
     items.reserve(active_.size());
-    for (Active& active : active_) items.push_back({&active.sequence, active.pending});
+    for (Active& active : active_)
+      items.push_back({&active.sequence, active.pending, 0, active.phase});
     const int64_t vocab = model_.config().vocab_size;
     const auto n_rows = static_cast<int64_t>(items.size());
     logits_.resize(static_cast<size_t>(n_rows * vocab));
@@ -105,6 +107,7 @@ class Generation {
       return true;
     }
     active.pending.assign(1, id);
+    active.phase = Phase::kDecode;
     return --active.n_left == 0 || active.sequence.length() >= model_.length_limit();
   }
 

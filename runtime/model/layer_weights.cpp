@@ -9,10 +9,12 @@
 #include <utility>
 
 #include "formats/attention_tensors.h"
+#include "formats/dialect.h"
 #include "formats/error.h"
 #include "formats/float16.h"
 #include "quant/static_w8a8.h"
 #include "runtime/attention/attention.h"
+#include "runtime/model/int4_weights.h"
 
 namespace llmq::runtime {
 namespace {
@@ -31,7 +33,7 @@ using formats::StoredTensor;
 constexpr std::string_view kModelPrefix = "model.";
 
 void check_shape(const StoredTensor& tensor, const Shape& shape) {
-  if (tensor.shape == shape) return;
+  if (formats::accepts_shape(tensor.shape, shape)) return;
   throw bad_input(fmt::format("{} has shape {} where config.json asks for {}", tensor.name,
                               formats::shape_string(tensor.shape), formats::shape_string(shape)));
 }
@@ -51,6 +53,10 @@ std::vector<float> to_float(const StoredTensor& tensor) {
     return values;
   }
   for (size_t i = 0; i < values.size(); ++i) {
+    if (tensor.dtype == DType::kI8) {
+      values[i] = static_cast<float>(static_cast<int8_t>(tensor.bytes[i]));
+      continue;
+    }
     uint16_t bits = 0;
     std::memcpy(&bits, tensor.bytes.data() + i * element, element);
     values[i] =
@@ -226,14 +232,13 @@ LinearWeights WeightLoader::linear(Role role, int64_t layer_index, int64_t exper
   linear.n_in = formats::extent_of(row.n_in, config_);
   linear.dtype = tensor.dtype;
   linear.weight = tensor.bytes;
-  if (linear.scheme == Scheme::kW8A16 && description_ != nullptr)
-    linear.group_size = description_->group_size;
   if (can_execute(linear.scheme)) {
-    check_shape(tensor, {linear.n_out, linear.n_in});
+    set_codes(module, tensor, linear);
     add_scheme_tensors(module, linear);
-    // Where the sums of codes carry the bias, the float copy beside them is for other readers.
+    // Where the sums of codes carry the bias in every phase, the float copy is for other readers.
+    const bool is_static = linear.quant_bias != nullptr && !differs_by_phase(linear.scheme);
     const std::span<const float> bias =
-        linear.quant_bias != nullptr ? std::span<const float>{} : optional_bias(row, module);
+        is_static ? std::span<const float>{} : optional_bias(row, module);
     linear.bias = bias.empty() ? nullptr : bias.data();
   }
   try {
@@ -244,16 +249,51 @@ LinearWeights WeightLoader::linear(Role role, int64_t layer_index, int64_t exper
   return linear;
 }
 
+void WeightLoader::set_codes(const std::string& module, const StoredTensor& tensor,
+                             LinearWeights& linear) {
+  const bool is_int4 = linear.scheme == Scheme::kW4A16;
+  const StoredTensor* scale = checkpoint_.find(module + ".weight_scale");
+  if ((is_int4 || linear.scheme == Scheme::kW8A16) && scale != nullptr) {
+    linear.group_size = group_size_of(*scale, linear.n_in);
+  }
+  if (!is_int4) return check_shape(tensor, {linear.n_out, linear.n_in});
+  codes_.push_back(int4_codes(tensor, linear.n_out, linear.n_in, linear.group_size));
+  linear.weight = std::as_bytes(std::span(codes_.back()));
+  converted_size_bytes_ += codes_.back().size();
+}
+
+int64_t WeightLoader::group_size_of(const StoredTensor& scale, int64_t n_in) const {
+  const int64_t named = description_ != nullptr ? description_->group_size : 0;
+  int64_t group_size = 0;
+  try {
+    group_size = formats::group_size_of(scale.shape, n_in);
+  } catch (const Error& error) {
+    throw error.with_context(scale.name);
+  }
+  if (named > 0 && n_in % named != 0) {
+    throw bad_input(fmt::format("{}: group_size {} of the description does not divide {} inputs",
+                                scale.name, named, n_in));
+  }
+  // One group that spans all inputs is a scale per output, laid out as groups are.
+  if (group_size == 0) return named == n_in ? named : 0;
+  if (named == 0 || named == group_size) return group_size;
+  throw bad_input(
+      fmt::format("{} has shape {}, a scale for each {} inputs, but the description "
+                  "says group_size {}",
+                  scale.name, formats::shape_string(scale.shape), group_size, named));
+}
+
 void WeightLoader::add_scheme_tensors(const std::string& module, LinearWeights& linear) {
   const auto& rules = formats::scheme_row(linear.scheme).tensors;
   const bool is_static = std::any_of(rules.begin(), rules.end(),
                                      [](const auto& rule) { return rule.suffix == ".deq_scale"; });
+  const bool skips_weight_scale = is_static && !differs_by_phase(linear.scheme);
   for (const formats::TensorRule& rule : rules) {
     // deq_scale holds the scale of the weights already, and newer files have no other.
-    if (is_static && rule.suffix.starts_with(".weight_")) continue;
+    if (skips_weight_scale && rule.suffix.starts_with(".weight_")) continue;
     add_scheme_tensor(module + std::string(rule.suffix), rule, linear);
   }
-  if (!is_static || linear.dtype != DType::kI8) return;
+  if (formats::scheme_row(linear.scheme).activation_bits != 8 || linear.dtype != DType::kI8) return;
   packed_.push_back(quant::PackedInt8::pack(reinterpret_cast<const int8_t*>(linear.weight.data()),
                                             linear.n_out, linear.n_in, linear.n_in, team_));
   converted_size_bytes_ += packed_.back().size_bytes();
@@ -270,15 +310,21 @@ void WeightLoader::add_scheme_tensor(const std::string& name, const formats::Ten
     throw error.with_context(name);
   }
   if (rule.suffix == ".weight_scale") {
-    linear.scale = vector(name, shape).data();
+    const std::span<const float> values = scheme_vector(name, rule, shape);
+    if (formats::scheme_row(linear.scheme).activation_bits == 8) check_positive(name, values);
+    linear.scale = values.data();
   } else if (rule.suffix == ".weight_offset") {
-    const std::span<const float> values = vector(name, shape);
+    const std::span<const float> values = scheme_vector(name, rule, shape);
     const bool all_zero = std::all_of(values.begin(), values.end(), [](float v) { return v == 0; });
+    if (!all_zero && formats::scheme_row(linear.scheme).activation_bits == 8) {
+      throw bad_input(fmt::format("{} is not zero, but weights of {} are symmetric", name,
+                                  formats::scheme_row(linear.scheme).tag));
+    }
     linear.offset = all_zero ? nullptr : values.data();
   } else if (rule.suffix == ".input_scale") {
-    set_input_scale(name, vector(name, shape).front(), linear);
+    set_input_scale(name, scheme_vector(name, rule, shape).front(), linear);
   } else if (rule.suffix == ".input_offset") {
-    const float offset = vector(name, shape).front();
+    const float offset = scheme_vector(name, rule, shape).front();
     if (offset != std::nearbyint(offset))
       throw bad_input(fmt::format("{} is {}; an offset of codes is a whole number", name, offset));
     linear.activation.offset = offset;
@@ -289,6 +335,18 @@ void WeightLoader::add_scheme_tensor(const std::string& name, const formats::Ten
   } else if (rule.suffix == ".quant_bias") {
     linear.quant_bias = integers(name, shape).data();
   }
+}
+
+std::span<const float> WeightLoader::scheme_vector(const std::string& name,
+                                                   const formats::TensorRule& rule,
+                                                   const Shape& shape) {
+  const StoredTensor& tensor = checkpoint_.at(name);
+  check_shape(tensor, shape);
+  if (!formats::accepts_dtype(rule, tensor.dtype, config_.torch_dtype)) {
+    throw bad_input(fmt::format("{} is stored as {}, which {} may not be", name,
+                                formats::dtype_name(tensor.dtype), rule.suffix.substr(1)));
+  }
+  return keep(name, to_float(tensor));
 }
 
 void WeightLoader::set_input_scale(const std::string& name, float scale,
@@ -341,7 +399,13 @@ NormWeights WeightLoader::norm(Role role, int64_t layer_index) {
   const ModuleRow& row = formats::module_row(architecture_, role);
   const std::string module = module_name(row, layer_index);
   const Shape shape{formats::extent_of(row.n_out, config_)};
-  return {vector(module + ".weight", shape), optional_bias(row, module)};
+  // A norm's bias comes from quantizers that shift activations.
+  const StoredTensor* weight = formats::find_norm_tensor(checkpoint_, module, ".weight");
+  const StoredTensor* bias = formats::find_norm_tensor(checkpoint_, module, ".bias");
+  if (description_ == nullptr || weight == nullptr)
+    return {vector(module + ".weight", shape), optional_bias(row, module)};
+  return {vector(weight->name, shape),
+          bias == nullptr ? std::span<const float>{} : vector(bias->name, shape)};
 }
 
 std::span<const float> WeightLoader::head_norm(Role role, int64_t layer_index) {
@@ -392,7 +456,7 @@ Scheme WeightLoader::scheme_of(const StoredTensor& tensor) const {
                                             : "quant_model_description.json does not name it"));
   }
   try {
-    return formats::parse_scheme_tag(tag);
+    return formats::effective_scheme(formats::parse_scheme_tag(tag), tensor.dtype);
   } catch (const Error& error) {
     throw error.with_context(tensor.name);
   }

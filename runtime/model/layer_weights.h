@@ -72,10 +72,11 @@ struct WeightSource {
   Emulation emulation = Emulation::kSpec;
 };
 
-/// Makes views of a checkpoint's tensors by the architecture and scheme tables. Large matrices stay
-/// where the file is mapped, except those that a kernel reads in an order of its own: they are
-/// packed once. Norms, biases, scales and offsets are converted to float32 once. Both live as long
-/// as this object. Not thread-safe.
+/// Makes views of a checkpoint's tensors by the architecture and scheme tables, in all the
+/// spellings of formats/dialect.h. Large matrices stay where the file is mapped, except those that
+/// a kernel reads in an order of its own, which are packed once, and int4 codes, which are unpacked
+/// once. Norms, biases, scales and offsets are converted to float32 once. Both live as long as this
+/// object. Not thread-safe.
 class WeightLoader {
  public:
   /// Throws Error{kBadInput} for an architecture that is unknown or cannot be executed (an
@@ -108,7 +109,12 @@ class WeightLoader {
                                         int64_t expert = -1) const;
   void add_scheme_tensor(const std::string& name, const formats::TensorRule& rule,
                          LinearWeights& linear);
+  void set_codes(const std::string& module, const formats::StoredTensor& tensor,
+                 LinearWeights& linear);
+  [[nodiscard]] int64_t group_size_of(const formats::StoredTensor& scale, int64_t n_in) const;
   void add_scheme_tensors(const std::string& module, LinearWeights& linear);
+  std::span<const float> scheme_vector(const std::string& name, const formats::TensorRule& rule,
+                                       const formats::Shape& shape);
   void set_input_scale(const std::string& name, float scale, LinearWeights& linear) const;
   NormWeights norm(formats::Role role, int64_t layer_index);
   std::span<const float> head_norm(formats::Role role, int64_t layer_index);
@@ -131,6 +137,7 @@ class WeightLoader {
   quant::ThreadTeam& team_;
   std::vector<std::vector<float>> vectors_;
   std::vector<std::vector<int32_t>> integer_vectors_;
+  std::vector<std::vector<int8_t>> codes_;
   std::deque<quant::PackedInt8> packed_;
   uint64_t converted_size_bytes_ = 0;
 };

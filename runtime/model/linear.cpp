@@ -31,6 +31,9 @@ struct SchemeKernels {
   std::string_view (*missing)(const LinearWeights&);
   void (*apply)(const LinearWeights&, const ConstMatrixF32&, const MatrixF32&, ThreadTeam&);
   void (*widen)(const LinearWeights&, int64_t row, std::span<float> out);
+  /// In the decode phase, where it differs.
+  void (*apply_decode)(const LinearWeights&, const ConstMatrixF32&, const MatrixF32&,
+                       ThreadTeam&) = nullptr;
 };
 
 void apply_float(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
@@ -110,6 +113,26 @@ void apply_w8a8(const LinearWeights& linear, const ConstMatrixF32& x, const Matr
                    team);
 }
 
+void apply_dynamic(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
+                   ThreadTeam& team) {
+  static thread_local std::vector<int8_t> codes;
+  static thread_local std::vector<float> row_scale;
+  const auto size = static_cast<size_t>(x.n_rows * linear.n_in);
+  if (codes.size() < size) codes.resize(size);
+  if (row_scale.size() < static_cast<size_t>(x.n_rows))
+    row_scale.resize(static_cast<size_t>(x.n_rows));
+  quant::quantize_rows_dynamic(x, codes.data(), linear.n_in, row_scale.data(), team);
+  quant::gemm_w8a8({.x = codes.data(),
+                    .m = x.n_rows,
+                    .x_stride = linear.n_in,
+                    .weights = linear.packed,
+                    .deq_scale = linear.scale,
+                    .row_scale = row_scale.data(),
+                    .bias = linear.bias,
+                    .y = y},
+                   team);
+}
+
 /// deq_scale is input_scale · weight_scale, and files need not hold the latter.
 void widen_w8a8(const LinearWeights& linear, int64_t row, std::span<float> out) {
   const auto* codes = reinterpret_cast<const int8_t*>(linear.weight.data()) + row * linear.n_in;
@@ -137,11 +160,26 @@ std::string_view missing_of_static(const LinearWeights& linear) {
   return linear.activation.scale > 0 ? "" : "input_scale above zero";
 }
 
+std::string_view missing_of_dynamic(const LinearWeights& linear) {
+  if (linear.packed == nullptr) return "packed weight";
+  if (linear.group_size != 0) return "one scale per output";
+  return linear.scale == nullptr ? "weight_scale" : "";
+}
+
+std::string_view missing_of_mix(const LinearWeights& linear) {
+  const std::string_view missing = missing_of_dynamic(linear);
+  return missing.empty() ? missing_of_static(linear) : missing;
+}
+
 /// A scheme that can be executed is one row here.
-constexpr std::array<SchemeKernels, 3> kSchemeKernels{{
+constexpr std::array<SchemeKernels, 7> kSchemeKernels{{
     {Scheme::kFloat, formats::is_weight_float, nothing_missing, apply_float, widen_float},
     {Scheme::kW8A16, is_int8, missing_of_weight_only, apply_w8a16, widen_w8a16},
+    {Scheme::kW4A16, is_int8, missing_of_weight_only, apply_w8a16, widen_w8a16},
     {Scheme::kW8A8, is_int8, missing_of_static, apply_w8a8, widen_w8a8},
+    {Scheme::kW8A8S, is_int8, missing_of_static, apply_w8a8, widen_w8a8},
+    {Scheme::kW8A8Dynamic, is_int8, missing_of_dynamic, apply_dynamic, widen_w8a16},
+    {Scheme::kW8A8Mix, is_int8, missing_of_mix, apply_dynamic, widen_w8a16, apply_w8a8},
 }};
 
 const SchemeKernels* find_kernels(Scheme scheme) {
@@ -160,6 +198,11 @@ const SchemeKernels& kernels_of(const LinearWeights& linear) {
 
 bool can_execute(Scheme scheme) {
   return find_kernels(scheme) != nullptr;
+}
+
+bool differs_by_phase(Scheme scheme) {
+  const SchemeKernels* kernels = find_kernels(scheme);
+  return kernels != nullptr && kernels->apply_decode != nullptr;
 }
 
 void check_linear(const LinearWeights& linear) {
@@ -189,14 +232,27 @@ void check_linear(const LinearWeights& linear) {
 }
 
 void apply_linear(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
-                  ThreadTeam& team) {
+                  ThreadTeam& team, Phase phase) {
   if (x.n_cols != linear.n_in || y.n_cols != linear.n_out || x.n_rows != y.n_rows) {
     throw formats::Error(
         formats::ErrorCode::kInternal,
         fmt::format("a linear [{}, {}] applied to [{}, {}] giving [{}, {}]", linear.n_out,
                     linear.n_in, x.n_rows, x.n_cols, y.n_rows, y.n_cols));
   }
-  kernels_of(linear).apply(linear, x, y, team);
+  const SchemeKernels& kernels = kernels_of(linear);
+  const bool is_decode = phase == Phase::kDecode && kernels.apply_decode != nullptr;
+  (is_decode ? kernels.apply_decode : kernels.apply)(linear, x, y, team);
+}
+
+void apply_linear(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
+                  ThreadTeam& team, std::span<const PhaseRun> runs) {
+  if (!differs_by_phase(linear.scheme)) return apply_linear(linear, x, y, team);
+  for (const PhaseRun& run : runs) {
+    apply_linear(linear,
+                 {x.data + run.first_row * x.row_stride, run.n_rows, x.n_cols, x.row_stride},
+                 {y.data + run.first_row * y.row_stride, run.n_rows, y.n_cols, y.row_stride}, team,
+                 run.phase);
+  }
 }
 
 void widen_row(const LinearWeights& linear, int64_t row, std::span<float> out) {

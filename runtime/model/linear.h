@@ -10,6 +10,7 @@
 #include "quant/kernels/gemm_w8a8/packed_int8.h"
 #include "quant/kernels/gemm_w8a8/quantize_rows.h"
 #include "quant/kernels/thread_team.h"
+#include "runtime/attention/phase.h"
 
 namespace llmq::runtime {
 
@@ -17,32 +18,38 @@ namespace llmq::runtime {
 /// checkpoint, or the pipeline in the middle of quantizing a layer).
 struct LinearWeights {
   formats::Scheme scheme = formats::Scheme::kFloat;
-  /// Of the stored weight: F32, BF16 or F16 for kFloat, I8 for kW8A16 and kW8A8.
+  /// Of `weight`: F32, BF16 or F16 for kFloat, I8 for all others.
   formats::DType dtype = formats::DType::kF32;
-  /// [n_out, n_in] row-major in `dtype`, at any alignment.
+  /// [n_out, n_in] row-major in `dtype`, at any alignment; kW4A16: a code of −8..7 a byte.
   std::span<const std::byte> weight;
   int64_t n_out = 0;
   int64_t n_in = 0;
-  /// Inputs that share a scale; 0: one scale per output.
+  /// Inputs that share a scale; 0: one scale per output. Weight-only schemes.
   int64_t group_size = 0;
-  /// float32 [n_out], or [n_out, n_in/group_size]; kW8A16: a weight is worth (q − offset)·scale.
+  /// float32 [n_out], or [n_out, n_in/group_size]; a weight is worth (q − offset)·scale.
   const float* scale = nullptr;
-  /// As scale; null for zeros.
+  /// As scale; null for zeros. Weight-only schemes.
   const float* offset = nullptr;
-  /// float32 [n_out], or null for none. kW8A8: always null, quant_bias carries it.
+  /// float32 [n_out], or null for none. kW8A8, kW8A8S: always null, quant_bias carries it.
   const float* bias = nullptr;
 
-  // kW8A8 only: y = (codes(x) · Wᵀ + quant_bias) · deq_scale.
+  // Schemes with int8 activations.
   const quant::PackedInt8* packed = nullptr;  ///< the weight, [n_out, n_in], as the kernel reads it
-  quant::ActivationRule activation = {};      ///< how x becomes codes
-  const int32_t* quant_bias = nullptr;        ///< [n_out]
-  const float* deq_scale = nullptr;           ///< float32 [n_out]
+  // kW8A8, kW8A8S and decoding of kW8A8Mix: y = (codes(x) · Wᵀ + quant_bias) · deq_scale.
+  // kW8A8Dynamic and prefill of kW8A8Mix, with a scale s per row of x from its largest magnitude:
+  // y = (codes(x) · Wᵀ) · scale · s + bias.
+  quant::ActivationRule activation = {};  ///< how x becomes codes
+  const int32_t* quant_bias = nullptr;    ///< [n_out]
+  const float* deq_scale = nullptr;       ///< float32 [n_out]
 
   [[nodiscard]] bool empty() const { return weight.data() == nullptr; }
 };
 
 /// True when this build executes linears of `scheme`.
 bool can_execute(formats::Scheme scheme);
+
+/// True when linears of `scheme` compute something else in each phase.
+bool differs_by_phase(formats::Scheme scheme);
 
 /// Checks that a view is complete: an executable scheme with its dtype, byte count and scales.
 /// Throws Error{kBadInput} saying what does not fit (the caller adds the tensor's name).
@@ -53,7 +60,14 @@ void check_linear(const LinearWeights& linear);
 /// overwritten and may not overlap x. The bits of y do not depend on threads, instruction set or on
 /// how rows are divided over calls. Throws Error{kInternal} where shapes do not fit.
 void apply_linear(const LinearWeights& linear, const quant::ConstMatrixF32& x,
-                  const quant::MatrixF32& y, quant::ThreadTeam& team);
+                  const quant::MatrixF32& y, quant::ThreadTeam& team,
+                  Phase phase = Phase::kPrefill);
+
+/// apply_linear on rows of several phases: `runs` cover the rows of x once and in order. Each row
+/// has the bits that it has alone.
+void apply_linear(const LinearWeights& linear, const quant::ConstMatrixF32& x,
+                  const quant::MatrixF32& y, quant::ThreadTeam& team,
+                  std::span<const PhaseRun> runs);
 
 /// Row `row` of W as float32 values (an embedding look-up); `out` has n_in floats. `row` must be in
 /// [0, n_out). The bias is not added.

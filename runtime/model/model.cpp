@@ -188,8 +188,8 @@ void Model::plan_piece(std::span<const BatchItem> items, size_t& item, size_t& t
     const auto n_left = static_cast<int64_t>(items[item].tokens.size() - token);
     const int64_t n = std::min(n_left, n_free);
     if (n > 0) {
-      state.segments.push_back(
-          {&cache, static_cast<int64_t>(state.rows.size()), n, cache.length()});
+      state.segments.push_back({&cache, static_cast<int64_t>(state.rows.size()), n, cache.length(),
+                                phase_of(items[item])});
     }
     for (int64_t i = 0; i < n; ++i) {
       state.rows.push_back(
@@ -233,8 +233,13 @@ void Model::run_piece(std::span<const BatchItem> items, const RowVisitor& visit,
   if (visit) visit(readable(hidden), state.rows);
 }
 
-void Model::logits(const ConstMatrixF32& hidden, const MatrixF32& out) {
-  apply_linear(state_->outer.head, hidden, out, state_->team);
+Phase Model::phase_of(const BatchItem& item) const {
+  return state_->options.phase.value_or(item.phase);
+}
+
+void Model::logits(const ConstMatrixF32& hidden, const MatrixF32& out, Phase phase) {
+  apply_linear(state_->outer.head, hidden, out, state_->team,
+               state_->options.phase.value_or(phase));
 }
 
 void Model::last_logits(std::span<const BatchItem> items, const MatrixF32& out) {
@@ -251,7 +256,12 @@ void Model::last_logits(std::span<const BatchItem> items, const MatrixF32& out) 
       std::copy_n(from, n_hidden, last.data() + static_cast<int64_t>(item) * n_hidden);
     }
   });
-  logits({last.data(), static_cast<int64_t>(items.size()), n_hidden, n_hidden}, out);
+  std::vector<Phase> phases;
+  phases.reserve(items.size());
+  for (const BatchItem& item : items) phases.push_back(phase_of(item));
+  apply_linear(state_->outer.head,
+               {last.data(), static_cast<int64_t>(items.size()), n_hidden, n_hidden}, out,
+               state_->team, phase_runs(phases));
 }
 
 void Model::score(std::span<const BatchItem> items, const RowVisitor& visit, int64_t max_rows,
@@ -262,6 +272,9 @@ void Model::score(std::span<const BatchItem> items, const RowVisitor& visit, int
     const auto is_scored = [&](size_t row) {
       return rows[row].token >= items[static_cast<size_t>(rows[row].item)].first_scored;
     };
+    const auto phase_at = [&](size_t row) {
+      return phase_of(items[static_cast<size_t>(rows[row].item)]);
+    };
     size_t begin = 0;
     while (begin < rows.size()) {
       if (!is_scored(begin)) {
@@ -269,13 +282,16 @@ void Model::score(std::span<const BatchItem> items, const RowVisitor& visit, int
         continue;
       }
       size_t end = begin + 1;
-      while (end < rows.size() && end - begin < static_cast<size_t>(step) && is_scored(end)) ++end;
+      const Phase phase = phase_at(begin);
+      while (end < rows.size() && end - begin < static_cast<size_t>(step) && is_scored(end) &&
+             phase_at(end) == phase)
+        ++end;
       const auto n = static_cast<int64_t>(end - begin);
       state_->logits.resize(static_cast<size_t>(std::max(n, step) * n_vocab));
       const MatrixF32 out{state_->logits.data(), n, n_vocab, n_vocab};
       logits({hidden.data + static_cast<int64_t>(begin) * hidden.row_stride, n, hidden.n_cols,
               hidden.row_stride},
-             out);
+             out, phase);
       visit(readable(out), rows.subspan(begin, end - begin));
       begin = end;
     }

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "quant/kernels/gemm_f32/matrix_f32.h"
 #include "quant/kernels/thread_team.h"
 #include "runtime/attention/kv_cache.h"
+#include "runtime/attention/phase.h"
 #include "runtime/model/emulation.h"
 #include "runtime/model/generation_config.h"
 #include "runtime/model/layer_weights.h"
@@ -31,6 +33,9 @@ struct ModelOptions {
   bool allow_extrapolation = false;
   /// Whose arithmetic linears with quantized activations are run with.
   Emulation emulation = Emulation::kSpec;
+  /// Phase of every token, whatever its BatchItem says. Matters for schemes that differ between
+  /// phases only.
+  std::optional<Phase> phase = std::nullopt;
 };
 
 /// One text: what has been fed so far, as keys and values. Owns its memory; made by
@@ -56,6 +61,7 @@ struct BatchItem {
   std::span<const int32_t> tokens;
   /// score() visits logits of tokens[first_scored] and later ones.
   int64_t first_scored = 0;
+  Phase phase = Phase::kPrefill;
 };
 
 /// Where a row of a batch comes from.
@@ -119,8 +125,10 @@ class Model {
   void forward(std::span<const BatchItem> items, const RowVisitor& visit = {},
                const StageObserver& observer = {});
 
-  /// Logits of hidden states that forward() showed. hidden [m, hidden_size]; out [m, vocab_size].
-  void logits(const quant::ConstMatrixF32& hidden, const quant::MatrixF32& out);
+  /// Logits of hidden states that forward() showed. hidden [m, hidden_size]; out [m, vocab_size];
+  /// `phase` is that of their items.
+  void logits(const quant::ConstMatrixF32& hidden, const quant::MatrixF32& out,
+              Phase phase = Phase::kPrefill);
 
   /// forward(), then the logits of each item's last token into row i of `out` [items, vocab_size].
   /// Throws as forward, and Error{kUsage} for an item without tokens.
@@ -139,6 +147,7 @@ class Model {
   void plan_piece(std::span<const BatchItem> items, size_t& item, size_t& token);
   void run_piece(std::span<const BatchItem> items, const RowVisitor& visit,
                  const StageObserver& observer);
+  [[nodiscard]] Phase phase_of(const BatchItem& item) const;
 
   std::unique_ptr<State> state_;
 };

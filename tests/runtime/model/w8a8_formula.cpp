@@ -38,12 +38,12 @@ std::vector<float> w8a8_product(const W8A8Linear& linear, const Values& x,
   return y;
 }
 
-std::vector<NamedLinear> w8a8_linears(const runtime::Model& model) {
+std::vector<NamedLinear> w8a8_linears(const runtime::Model& model, formats::Scheme scheme) {
   using enum formats::FusedGroup;
   std::vector<NamedLinear> linears;
   const auto add = [&](const std::string& module, const runtime::LinearWeights& view, int64_t layer,
                        formats::FusedGroup group) {
-    if (view.scheme == formats::Scheme::kW8A8) linears.push_back({module, &view, layer, group});
+    if (view.scheme == scheme) linears.push_back({module, &view, layer, group});
   };
   for (int64_t i = 0; i < model.config().n_layers; ++i) {
     const runtime::LayerWeights& layer = model.layer(i);

@@ -29,7 +29,8 @@ struct NamedLinear {
   formats::FusedGroup group = formats::FusedGroup::kHead;
 };
 
-/// All linears with a W8A8 scheme: those of the layers, in the order of execution, and the head.
-std::vector<NamedLinear> w8a8_linears(const runtime::Model& model);
+/// All linears of a scheme: those of the layers, in the order of execution, and the head.
+std::vector<NamedLinear> w8a8_linears(const runtime::Model& model,
+                                      formats::Scheme scheme = formats::Scheme::kW8A8);
 
 }  // namespace llmq::testing
