@@ -174,7 +174,7 @@ TEST_F(CliQuant, EverySpellingOfOptionsGivesTheSameBytes) {
   const std::vector<std::vector<std::string>> spellings = {
       {"--src", source_, "--dst", folder_ / "a", "--type", "w8a16"},
       {"--model_path", source_, "--save_path", folder_ / "b", "--quant_type", "w8a16",
-       "--model_type", "Qwen2.5-7B", "--device", "npu", "--trust_remote_code", "True"},
+       "--model_type", "Another-7B", "--device", "npu", "--trust_remote_code", "True"},
       {"-model-path", source_, "-save-path", folder_ / "c", "-quant-type", "w8a16"},
       {"-src=" + source_.string(), "-dst=" + (folder_ / "d").string(), "-type=w8a16"},
       {"-src", source_, "-dst", folder_ / "e", "-type", "w8a16", "-device_type", "cpu",

@@ -2,7 +2,7 @@
 """Recomputes a static W8A8 checkpoint from its source and the ranges that calibration found.
 
     check_w8a8.py --source DIR --quantized DIR --stats FILE [--act-method 1|2|3]
-                  [--dtype float16|bfloat16] [--keep-tied]
+                  [--dtype float16|bfloat16] [--keep-tied] [--symmetric-row-parallel]
     check_w8a8.py --self-test
 
 Shares no code with the library under test. Exit code 1 where anything differs; each difference is
@@ -20,6 +20,8 @@ float32 throughout unless said otherwise, IEEE division, half to even:
   deq_scale     input_scale * weight_scale; its bits widened to int64 where the model is float16
   quant_bias    rint(bias / deq_scale - input_offset * sum(weight)) in float64, exact sums, bias as
                 the quantized folder holds it
+With --symmetric-row-parallel the inputs of o_proj and down_proj have symmetric codes: their range is
+[-a, a] with a = max|x|, s0 = max(a / 127, 2^-23), input_offset 0.
 The members of a fused group (q, k, v; gate, up) share scheme, input_scale and input_offset.
 Everything that is not quantized equals the source cast to the model's dtype.
 """
@@ -88,8 +90,14 @@ def choose_input_scale(smallest: np.float32, dtype: str) -> np.float32:
     return values[candidates][int(np.argmin(np.abs(products - 1.0)))]
 
 
-def quantize_input(low: float, high: float, dtype: str) -> Tuple[np.float32, np.float32]:
+def quantize_input(
+    low: float, high: float, dtype: str, symmetric: bool = False
+) -> Tuple[np.float32, np.float32]:
     """A range of activations -> input_scale and input_offset, values of `dtype`."""
+    if symmetric:
+        largest = np.maximum(-np.float32(low), np.float32(high))
+        exact = np.maximum(largest / np.float32(127), EPSILON)
+        return choose_input_scale(exact, dtype), np.float32(0)
     low = np.minimum(np.float32(low), np.float32(0))
     high = np.maximum(np.float32(high), np.float32(0))
     span = high / np.float32(255) - low / np.float32(255)
@@ -99,13 +107,17 @@ def quantize_input(low: float, high: float, dtype: str) -> Tuple[np.float32, np.
 
 
 def quantize(
-    weight: np.ndarray, bias: np.ndarray, activations: Tuple[float, float], dtype: str
+    weight: np.ndarray,
+    bias: np.ndarray,
+    activations: Tuple[float, float],
+    dtype: str,
+    symmetric: bool = False,
 ) -> Dict[str, Raw]:
     """weight [n, k], bias [n] float32, (min, max) of the input -> the tensors of a W8A8 linear."""
     n = weight.shape[0]
     scale = affine_rules.symmetric_scale(weight)
     codes = affine_rules.symmetric_codes(weight, scale)
-    input_scale, input_offset = quantize_input(*activations, dtype)
+    input_scale, input_offset = quantize_input(*activations, dtype, symmetric)
     deq_scale = (input_scale * scale[:, 0]).astype("<f4")
     sums = codes.astype(np.int64).sum(axis=1) * np.int64(input_offset)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -130,6 +142,9 @@ def quantize(
 # ---- statistics ---------------------------------------------------------------------------------
 
 
+ROW_PARALLEL = ("attention_out", "down")  # groups whose linears' input channels ranks share
+
+
 def group_key(weight: str) -> Optional[GroupKey]:
     """The fused group whose input a linear reads."""
     if weight == "lm_head.weight":
@@ -140,7 +155,7 @@ def group_key(weight: str) -> Optional[GroupKey]:
     return int(match.group(1)), GROUPS[match.group(2)]
 
 
-def check_group(entry: Dict, act_method: Optional[int]) -> List[str]:
+def check_group(entry: Dict, act_method: Optional[int], row_parallel: bool) -> List[str]:
     """What one group's statistics and its range (if it has one) owe each other."""
     name = f"statistics: layer {entry['layer']}, {entry['group']}"
     chosen = entry.get("range", {"act_method": 1, "min": entry["min"], "max": entry["max"]})
@@ -152,6 +167,10 @@ def check_group(entry: Dict, act_method: Optional[int]) -> List[str]:
     if entry["n"] <= 0 or not inside or entry["std"] < 0:
         return [f"{name}: n, mean or std cannot be those of values in [min, max]"]
     low, high = min(entry["min"], 0.0), max(entry["max"], 0.0)
+    if row_parallel and entry["group"] in ROW_PARALLEL and "range" in entry:
+        low, high = min(low, -high), max(high, -low)
+        if chosen["min"] != -chosen["max"]:
+            return [f"{name}: {chosen} is not symmetric"]
     range_low, range_high = min(chosen["min"], 0.0), max(chosen["max"], 0.0)
     if chosen["act_method"] == 1:
         good = (range_low, range_high) == (low, high)
@@ -171,7 +190,7 @@ def check_group(entry: Dict, act_method: Optional[int]) -> List[str]:
 
 
 def read_statistics(
-    path: pathlib.Path, act_method: Optional[int]
+    path: pathlib.Path, act_method: Optional[int], row_parallel: bool = False
 ) -> Tuple[Ranges, List[str]]:
     """(layer, group) -> range of the activations, and what is wrong with the file."""
     document = json.loads(path.read_text())
@@ -187,7 +206,7 @@ def read_statistics(
         ranges[key] = None
         if "range" in entry:
             ranges[key] = entry["range"]["min"], entry["range"]["max"]
-        wrong += check_group(entry, act_method)
+        wrong += check_group(entry, act_method, row_parallel)
     return ranges, wrong
 
 
@@ -237,6 +256,7 @@ def check_linear(
     weight: str,
     ranges: Ranges,
     dtype: str,
+    row_parallel: bool = False,
 ) -> List[str]:
     """All tensors of one linear, recomputed."""
     raw, key = affine_rules.source_tensor(source, weight), group_key(weight)
@@ -249,7 +269,8 @@ def check_linear(
     if f"{stem}.bias" in quantized.tensors:
         bias = affine_rules.to_float32(quantized.tensors[f"{stem}.bias"])
     try:
-        wanted = quantize(affine_rules.to_float32(raw), bias, ranges[key], dtype)
+        values = affine_rules.to_float32(raw)
+        wanted = quantize(values, bias, ranges[key], dtype, row_parallel and key[1] in ROW_PARALLEL)
     except ValueError as error:
         return [f"{stem}: {error}"]
     return affine_rules.check_parts(quantized, weight, wanted)
@@ -260,12 +281,16 @@ def check(source: Checkpoint, quantized: Checkpoint, arguments) -> List[str]:
     wrong = affine_rules.check_description(quantized, SCHEME, PARTS)
     dtype, more = affine_rules.model_dtype(quantized)
     wrong += more + check_config(source, quantized, arguments.dtype) + check_fused(quantized)
-    ranges, more = read_statistics(arguments.stats, arguments.act_method)
+    ranges, more = read_statistics(
+        arguments.stats, arguments.act_method, arguments.symmetric_row_parallel
+    )
     wrong += more
     if dtype is None:
         return wrong
     linears = {
-        name: lambda name=name: check_linear(source, quantized, name, ranges, dtype)
+        name: lambda name=name: check_linear(
+            source, quantized, name, ranges, dtype, arguments.symmetric_row_parallel
+        )
         for name in affine_rules.linears_of(quantized, SCHEME)
     }
     return wrong + affine_rules.check_tensors(
@@ -292,6 +317,7 @@ def main() -> int:
     parser.add_argument("--stats", metavar="FILE", type=pathlib.Path)
     parser.add_argument("--act-method", type=int, choices=(1, 2, 3), help="as given to llmq quant")
     parser.add_argument("--dtype", choices=sorted(affine_rules.NAMES.values()))
+    parser.add_argument("--symmetric-row-parallel", action="store_true", help="as built-in types")
     parser.add_argument("--keep-tied", action="store_true", help="no lm_head.weight is expected")
     parser.add_argument("--self-test", action="store_true")
     arguments = parser.parse_args()

@@ -55,7 +55,7 @@ quantize_and_check() {
   echo "$source, act_method $method $*"
   rm -f "$work/statistics.json"
   quantize "$source" out -type w8a8 -act_method "$method" "${calibration[@]}" --save-stats "$work/statistics.json" "$@"
-  /usr/bin/python3 "$here/check_w8a8.py" --source "$source" --quantized "$work/out" \
+  /usr/bin/python3 "$here/check_w8a8.py" --symmetric-row-parallel --source "$source" --quantized "$work/out" \
     --stats "$work/statistics.json" --act-method "$method" "${expected[@]}"
   quantize "$source" replayed -type w8a8 -act_method "$method" --stats "$work/statistics.json" "$@"
   same_files replayed
