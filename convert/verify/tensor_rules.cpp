@@ -30,7 +30,8 @@ void check_group_size(const FolderView& folder, const LinearView& linear, int64_
                       RuleResult& result) {
   const formats::Description& description = *folder.description();
   if (stored == 0 || !description.version || description.group_size == stored) return;
-  fail(result, fmt::format("{} has a scale for each {} inputs, the description says group_size {}",
+  fail(result, fmt::format("tensor {}.weight_scale has a scale for each {} inputs, the description "
+                           "says group_size {}",
                            linear.module, stored, description.group_size));
 }
 
