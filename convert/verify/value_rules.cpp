@@ -105,7 +105,7 @@ void check_int4_codes(const StoredTensor& weight, const LinearView& linear, Find
         weight.bytes.subspan(first, std::min(kChunkBytes, weight.bytes.size() - first));
     for (const std::byte& byte : chunk) {
       const auto bits = static_cast<unsigned>(byte);
-      const int code = static_cast<int8_t>(bits);
+      const int code = static_cast<int>(bits ^ 0x80U) - 128;
       has_lowest |= is_packed ? (bits & 0xFU) == 8U || bits >> 4 == 8U : code == -8;
       if (is_packed || (code >= -8 && code <= 7)) continue;
       fail(findings.codes, fmt::format("tensor {} has the code {} at byte {}, outside 4 bits",
