@@ -8,6 +8,7 @@
 
 #include "convert/verify/folder_view.h"
 #include "convert/verify/tensor_rules.h"
+#include "formats/dialect.h"
 #include "formats/error.h"
 
 namespace llmq::convert {
@@ -15,6 +16,13 @@ namespace {
 
 using formats::Json;
 using formats::StoredTensor;
+
+bool is_tied_head(const FolderView& folder, const std::string& name) {
+  const auto& architecture = formats::architecture_of(folder.config());
+  const formats::ModuleRow* head = formats::find_module_row(architecture, formats::Role::kHead);
+  return folder.config().tie_word_embeddings && head != nullptr &&
+         name == formats::module_path(*head, -1) + ".weight";
+}
 
 RuleResult rule_description(const FolderView& folder) {
   RuleResult result{"description-covers-tensors"};
@@ -30,14 +38,29 @@ RuleResult rule_description(const FolderView& folder) {
     if (folder.tag_of(tensor.name).empty())
       fail(result, fmt::format("tensor {} is not in the description", tensor.name));
   }
-  for (const auto& [name, tag] : folder.description()->tensors) {
-    if (folder.checkpoint().find(name) == nullptr) {
-      fail(result,
-           fmt::format("the description names tensor {}, which no weight file holds", name));
-    }
+  const formats::Description& description = *folder.description();
+  int64_t n_unstored = 0;
+  for (const auto& [name, tag] : description.tensors) {
+    if (folder.checkpoint().find(name) != nullptr) continue;
+    ++n_unstored;
+    // Older tools list what they do not store, also the head that is tied; engines look up tags
+    // only.
+    if (!description.version || is_tied_head(folder, name)) continue;
+    fail(result, fmt::format("the description names tensor {}, which no weight file holds", name));
   }
-  if (result.ok) result.detail = fmt::format("{} tensors", folder.description()->tensors.size());
+  if (!result.ok) return result;
+  result.detail = fmt::format("{} tensors", folder.checkpoint().tensors().size());
+  if (n_unstored > 0) result.detail += fmt::format(", {} keys without a tensor", n_unstored);
+  if (!description.version) result.detail += ", no version (0.0.0)";
   return result;
+}
+
+/// The tensor of a row of the table, also under the name of a wrapped norm.
+const StoredTensor* find_stored(const FolderView& folder, const formats::ExpectedTensor& tensor) {
+  const bool is_norm = tensor.row->n_in == formats::Extent::kOne && folder.description();
+  if (!is_norm) return folder.checkpoint().find(tensor.name);
+  return formats::find_norm_tensor(folder.checkpoint(), tensor.module,
+                                   tensor.is_bias ? ".bias" : ".weight");
 }
 
 /// The tensors of the table that are neither there nor tied to one that is.
@@ -45,13 +68,15 @@ void require_expected_tensors(const FolderView& folder, RuleResult& result) {
   const auto expected =
       formats::expected_tensors(formats::architecture_of(folder.config()), folder.config());
   for (const formats::ExpectedTensor& tensor : expected) {
-    const StoredTensor* stored = folder.checkpoint().find(tensor.name);
+    const StoredTensor* stored = find_stored(folder, tensor);
     if (stored == nullptr) {
       if (tensor.is_required) fail(result, fmt::format("tensor {} is missing", tensor.name));
       continue;
     }
-    const std::string_view tag = folder.tag_of(tensor.name);
-    const bool is_float = tag.empty() || tag == "FLOAT";
+    const std::string_view tag = folder.tag_of(stored->name);
+    const bool is_float =
+        tag.empty() || tag == "FLOAT" || stored->name != tensor.name ||
+        formats::effective_scheme(formats::Scheme::kW8A8, stored->dtype) == formats::Scheme::kFloat;
     if (is_float && stored->shape != tensor.shape) {
       fail(result,
            fmt::format("tensor {} has shape {}, config.json asks for {}", tensor.name,
@@ -64,6 +89,7 @@ RuleResult rule_scheme_tensors(const FolderView& folder) {
   RuleResult result{"scheme-tensors"};
   require_expected_tensors(folder, result);
   std::map<std::string_view, int> counts;
+  int64_t n_untagged = 0;
   for (const LinearView& linear : folder.linears()) {
     try {
       check_scheme_tensors(folder, linear, result);
@@ -71,12 +97,16 @@ RuleResult rule_scheme_tensors(const FolderView& folder) {
       fail(result, fmt::format("{}: {}", linear.module, error.what()));
     }
     ++counts[formats::scheme_row(linear.scheme).tag];
+    const std::string_view tag = folder.tag_of(linear.module + ".weight");
+    if (linear.scheme == formats::Scheme::kFloat && !tag.empty() && tag != "FLOAT") ++n_untagged;
   }
   if (result.ok) {
     for (const auto& [tag, count] : counts) {
       result.detail +=
           fmt::format("{}{} linears {}", result.detail.empty() ? "" : ", ", count, tag);
     }
+    if (n_untagged > 0)
+      result.detail += fmt::format(" ({} of them float in spite of their tag)", n_untagged);
   }
   return result;
 }
@@ -120,6 +150,13 @@ RuleResult rule_fused_groups(const FolderView& folder) {
   return result;
 }
 
+/// Whether `quantize` of config.json (empty: absent) goes with the description's type. Older tools
+/// call every type with int8 weights and activations w8a8.
+bool names_type(const std::string& quantize, const std::string& type) {
+  if (quantize.empty() || quantize == type) return true;
+  return quantize == "w8a8" && (type == "w8a8_mix" || type == "w8a8_dynamic");
+}
+
 RuleResult rule_config(const FolderView& folder) {
   RuleResult result{"config-coherent"};
   const Json& config = folder.config_document();
@@ -138,12 +175,14 @@ RuleResult rule_config(const FolderView& folder) {
   std::string quantize = folder.description()->model_quant_type;
   std::transform(quantize.begin(), quantize.end(), quantize.begin(),
                  [](unsigned char c) { return std::tolower(c); });
-  if (!folder.config().quantize.empty() && folder.config().quantize != quantize) {
+  if (!names_type(folder.config().quantize, quantize)) {
     fail(result, fmt::format("config.json says quantize \"{}\", the description \"{}\"",
                              folder.config().quantize, quantize));
   }
   if (result.ok) {
-    result.detail = fmt::format("quantize {}, torch_dtype {}", quantize,
+    const bool is_other = !folder.config().quantize.empty() && folder.config().quantize != quantize;
+    result.detail = fmt::format("quantize {}{}, torch_dtype {}", quantize,
+                                is_other ? " (config.json says w8a8)" : "",
                                 formats::torch_dtype_name(folder.model_dtype()));
   }
   return result;

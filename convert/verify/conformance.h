@@ -25,11 +25,14 @@ struct RuleResult {
 ///   attention-scales            tensors and keys of an int8 KV cache (C8) or FAQuant
 ///   derived-tensors             deq_scale and quant_bias recomputed from the other tensors
 ///   deq-scale-encoding          float32 for bf16, float32 bits in int64 for fp16; finite, positive
-///   code-ranges                 offsets whole and in range; symmetric codes within ±127
+///   code-ranges                 offsets whole and in range; symmetric codes within ±127, int4
+///                               codes within −8..7
 ///   symmetric-offsets           offsets as large as scales; zero where symmetric
 ///   config-coherent             torch_dtype, quantize and left-over keys of config.json
 ///   index-coherent              index, files and total size agree
 ///   finite-values               every float finite, every scale positive
+/// What engines read in several spellings (formats/dialect.h) conforms in each; the rule's detail
+/// says where a folder departs from what llmq writes.
 /// With `source`: float tensors equal the source's cast, and codes dequantize near the source's
 /// weights. Reads every weight once. Throws Error only where the folder cannot be read at all.
 std::vector<RuleResult> check_conformance(const std::filesystem::path& folder,

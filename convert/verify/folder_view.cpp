@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "formats/dialect.h"
 #include "formats/error.h"
 #include "formats/float16.h"
 
@@ -57,11 +58,13 @@ FolderView::FolderView(const std::filesystem::path& folder)
   expected_ = formats::expected_tensors(formats::architecture_of(config_), config_);
   for (const formats::ExpectedTensor& expected : expected_) {
     if (expected.is_bias || expected.row->group == formats::FusedGroup::kNone) continue;
-    if (checkpoint_.find(expected.name) == nullptr) continue;
+    const formats::StoredTensor* weight = checkpoint_.find(expected.name);
+    if (weight == nullptr) continue;
     LinearView linear{expected.module, &expected, formats::Scheme::kFloat};
     const std::string_view tag = tag_of(expected.name);
     try {
-      if (!tag.empty()) linear.scheme = formats::parse_scheme_tag(tag);
+      if (!tag.empty())
+        linear.scheme = formats::effective_scheme(formats::parse_scheme_tag(tag), weight->dtype);
     } catch (const formats::Error& error) {
       throw error.with_context(formats::find_description(folder)->string() + ": " + expected.name);
     }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 
+#include "formats/dialect.h"
 #include "formats/error.h"
 
 namespace llmq::convert {
@@ -14,40 +15,35 @@ namespace {
 using formats::Scheme;
 using formats::StoredTensor;
 
-/// dtypes that engines accept for a tensor besides the one that llmq writes.
-bool is_accepted_dtype(const formats::TensorRule& rule, formats::DType stored,
-                       formats::DType wanted) {
-  using formats::DType;
-  if (stored == wanted) return true;
-  if (rule.suffix == ".input_scale")
-    return stored == DType::kF32 || stored == DType::kF16 || stored == DType::kBF16;
-  if (rule.suffix == ".input_offset") {
-    return stored == DType::kF32 || stored == DType::kF16 || stored == DType::kBF16 ||
-           stored == DType::kI8;
-  }
-  if (rule.suffix == ".weight_scale" || rule.suffix == ".weight_offset") {
-    return stored == DType::kF16 || stored == DType::kBF16;
-  }
-  return rule.dtype == formats::DTypeRule::kModel && formats::is_weight_float(stored);
-}
-
-/// Scales are [n, 1] or [n]; engines flatten them.
-bool is_accepted_shape(const formats::Shape& stored, const formats::Shape& wanted) {
-  if (wanted.empty() || stored == wanted) return true;
-  return wanted.size() == 2 && wanted[1] == 1 && stored == formats::Shape{wanted[0]};
-}
-
 /// Tensors that some tools leave out and engines do without.
 bool is_optional(Scheme scheme, std::string_view suffix) {
   return scheme == Scheme::kW8A8 && (suffix == ".weight_scale" || suffix == ".weight_offset");
 }
 
-int64_t group_size_of(const FolderView& folder, const LinearView& linear) {
+int64_t stored_group_size(const FolderView& folder, const LinearView& linear) {
   const StoredTensor* scale = folder.checkpoint().find(linear.module + ".weight_scale");
-  const bool is_grouped = scale != nullptr && scale->shape.size() == 2 && scale->shape[1] > 1;
-  if (!is_grouped) return 0;
-  const int64_t k = linear.expected->shape[1];
-  return k % scale->shape[1] == 0 ? k / scale->shape[1] : folder.description()->group_size;
+  return scale == nullptr ? 0 : formats::group_size_of(scale->shape, linear.expected->shape[1]);
+}
+
+/// Engines read the size of groups from the description, and which way int4 codes are packed.
+void check_group_size(const FolderView& folder, const LinearView& linear, int64_t stored,
+                      RuleResult& result) {
+  const formats::Description& description = *folder.description();
+  if (stored == 0 || !description.version || description.group_size == stored) return;
+  fail(result, fmt::format("tensor {}.weight_scale has a scale for each {} inputs, the description "
+                           "says group_size {}",
+                           linear.module, stored, description.group_size));
+}
+
+/// Shape of a tensor of the scheme table in this folder.
+formats::Shape wanted_shape_of(const FolderView& folder, const formats::TensorRule& rule,
+                               formats::LinearExtents extents) {
+  if (rule.shape == formats::ShapeRule::kPacked4) {
+    if (!formats::stores_int4_pairs(*folder.description())) return {extents.n, extents.k};
+    // One group that spans all inputs has scales like those per output, but codes packed by rows.
+    if (folder.description()->group_size == extents.k) extents.group_size = extents.k;
+  }
+  return formats::resolve_shape(rule.shape, extents);
 }
 
 /// True for the tensor names that a scheme other than the linear's own would add.
@@ -76,9 +72,12 @@ void check_scheme_tensors(const FolderView& folder, const LinearView& linear, Ru
       fail(result, fmt::format("tensor {} is tagged FLOAT but stored as {}", weight.name,
                                formats::dtype_name(weight.dtype)));
     }
+    // A 16-bit weight is float whatever its tag and whatever else is stored beside it.
+    if (folder.tag_of(weight.name) != "FLOAT") return;
   }
   const formats::LinearExtents extents{linear.expected->shape[0], linear.expected->shape[1],
-                                       group_size_of(folder, linear)};
+                                       stored_group_size(folder, linear)};
+  check_group_size(folder, linear, extents.group_size, result);
   for (const formats::TensorRule& rule : formats::scheme_row(linear.scheme).tensors) {
     const std::string name = linear.module + std::string(rule.suffix);
     const StoredTensor* tensor = folder.checkpoint().find(name);
@@ -90,13 +89,13 @@ void check_scheme_tensors(const FolderView& folder, const LinearView& linear, Ru
       continue;
     }
     const formats::DType wanted_dtype = formats::resolve_dtype(rule.dtype, folder.model_dtype());
-    if (!is_accepted_dtype(rule, tensor->dtype, wanted_dtype)) {
+    if (!formats::accepts_dtype(rule, tensor->dtype, folder.model_dtype())) {
       fail(result,
            fmt::format("tensor {} is {}, engines expect {}", name,
                        formats::dtype_name(tensor->dtype), formats::dtype_name(wanted_dtype)));
     }
-    const formats::Shape wanted_shape = formats::resolve_shape(rule.shape, extents);
-    if (!is_accepted_shape(tensor->shape, wanted_shape)) {
+    const formats::Shape wanted_shape = wanted_shape_of(folder, rule, extents);
+    if (!formats::accepts_shape(tensor->shape, wanted_shape)) {
       fail(result,
            fmt::format("tensor {} has shape {}, engines expect {}", name,
                        formats::shape_string(tensor->shape), formats::shape_string(wanted_shape)));

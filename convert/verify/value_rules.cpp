@@ -7,6 +7,7 @@
 #include <span>
 
 #include "convert/verify/tensor_rules.h"
+#include "formats/dialect.h"
 #include "formats/error.h"
 #include "formats/file.h"
 #include "quant/kernels/rounding/rounding.h"
@@ -26,8 +27,10 @@ struct Findings {
   RuleResult codes{"code-ranges"};
   RuleResult offsets{"symmetric-offsets"};
   RuleResult finite{"finite-values"};
+  int64_t n_lowest_int4 = 0;  ///< linears of int4 with the code −8
 
   void merge(const Findings& other) {
+    n_lowest_int4 += other.n_lowest_int4;
     for (auto [mine, theirs] : {std::pair{&derived, &other.derived},
                                 {&encoding, &other.encoding},
                                 {&codes, &other.codes},
@@ -90,12 +93,40 @@ void check_codes(const StoredTensor& weight, Findings& findings) {
   }
 }
 
-void check_offset_range(const StoredTensor& tensor, Findings& findings) {
+/// Of int4 codes: unpacked ones stay within 4 bits. Bytes of packed ones take every value; −8 is
+/// one that llmq does not write in symmetric codes but readers accept.
+void check_int4_codes(const StoredTensor& weight, const LinearView& linear, Findings& findings) {
+  const auto layout =
+      formats::int4_layout(weight.shape, linear.expected->shape[0], linear.expected->shape[1]);
+  const bool is_packed = layout != formats::Int4Layout::kOnePerByte;
+  bool has_lowest = false;
+  for (size_t first = 0; first < weight.bytes.size(); first += kChunkBytes) {
+    const std::span<const std::byte> chunk =
+        weight.bytes.subspan(first, std::min(kChunkBytes, weight.bytes.size() - first));
+    for (const std::byte& byte : chunk) {
+      const auto bits = static_cast<unsigned>(byte);
+      const int code = static_cast<int>(bits ^ 0x80U) - 128;
+      has_lowest |= is_packed ? (bits & 0xFU) == 8U || bits >> 4 == 8U : code == -8;
+      if (is_packed || (code >= -8 && code <= 7)) continue;
+      fail(findings.codes, fmt::format("tensor {} has the code {} at byte {}, outside 4 bits",
+                                       weight.name, code, &byte - weight.bytes.data()));
+      return;
+    }
+    formats::MappedFile::release(chunk);
+  }
+  if (has_lowest) ++findings.n_lowest_int4;
+}
+
+void check_offset_range(const StoredTensor& tensor, Findings& findings, int bits = 8) {
+  const int64_t lowest = -(int64_t{1} << (bits - 1));
+  const int64_t highest = -lowest - 1;
   for (const double offset : tensor_values(tensor)) {
-    if (offset == std::nearbyint(offset) && offset >= -128 && offset <= 127) continue;
+    if (offset == std::nearbyint(offset) && offset >= static_cast<double>(lowest) &&
+        offset <= static_cast<double>(highest))
+      continue;
     fail(findings.codes,
-         fmt::format("tensor {} has the offset {}, not a whole number from -128 to 127",
-                     tensor.name, offset));
+         fmt::format("tensor {} has the offset {}, not a whole number from {} to {}", tensor.name,
+                     offset, lowest, highest));
     return;
   }
 }
@@ -108,7 +139,7 @@ void check_weight_parameters(const FolderView& folder, const LinearView& linear,
   if (scale != nullptr) check_positive(*scale, findings);
   bool symmetric = true;
   if (offset != nullptr) {
-    check_offset_range(*offset, findings);
+    check_offset_range(*offset, findings, linear.scheme == Scheme::kW4A16 ? 4 : 8);
     symmetric = is_all_zero(tensor_values(*offset));
     if (scale != nullptr && scale->shape != offset->shape) {
       fail(findings.offsets,
@@ -122,7 +153,9 @@ void check_weight_parameters(const FolderView& folder, const LinearView& linear,
     }
   }
   const StoredTensor* weight = checkpoint.find(linear.module + ".weight");
-  if (weight == nullptr || weight->dtype != DType::kI8 || !holds_byte_codes(linear.scheme)) return;
+  if (weight == nullptr || weight->dtype != DType::kI8) return;
+  if (linear.scheme == Scheme::kW4A16) check_int4_codes(*weight, linear, findings);
+  if (!holds_byte_codes(linear.scheme)) return;
   if (symmetric) check_codes(*weight, findings);
 }
 
@@ -263,6 +296,8 @@ std::vector<RuleResult> check_values(const FolderView& folder, quant::ThreadTeam
   for (RuleResult* rule : {&merged.codes, &merged.offsets}) {
     if (rule->ok) rule->detail = fmt::format("{} linears", n_quantized);
   }
+  if (merged.codes.ok && merged.n_lowest_int4 > 0)
+    merged.codes.detail += fmt::format(", {} of int4 with the code -8", merged.n_lowest_int4);
   if (merged.finite.ok)
     merged.finite.detail = fmt::format("{} tensors", folder.checkpoint().tensors().size());
   return {merged.derived, merged.encoding, merged.codes, merged.offsets, merged.finite};
