@@ -136,7 +136,8 @@ def check_config(f: Folder) -> List[str]:
         wrong.append("quantization_config is another tool's")
     for key in ("group_size", "kv_quant_type", "fa_quant_type"):
         stated = inner.get(key)
-        if stated is not None and stated != f.description.get(key, 0 if key == "group_size" else None):
+        described = stated_group(f) if key == "group_size" else f.description.get(key)
+        if stated is not None and stated != described:
             wrong.append(f"quantization_config.{key} {stated!r}: the description disagrees")
     return wrong
 
@@ -167,6 +168,12 @@ def is_packed(f: Folder) -> bool:
     return "version" in f.description
 
 
+def stated_group(f: Folder) -> int:
+    """group_size of the description; descriptions without a version leave it to config.json."""
+    inner = f.config.get("quantization_config") or {}
+    return f.description.get("group_size", 0 if is_packed(f) else inner.get("group_size", 0))
+
+
 def check_shapes(f: Folder, module: str, scheme: str) -> List[str]:
     """Mandatory tensors of a linear, their dtypes and shapes."""
     size = extents(f, module, scheme)
@@ -180,7 +187,7 @@ def check_shapes(f: Folder, module: str, scheme: str) -> List[str]:
               if p not in required + optional and f"{module}.{p}" in f.tensors]
     scale = f.tensors.get(f"{module}.weight_scale")
     grouped = scale is not None and len(scale.shape) == 2 and scale.shape[1] > 1
-    group = f.description.get("group_size", 0) if grouped else 0
+    group = stated_group(f) if grouped else 0
     if grouped and (scheme not in ("W8A16", "W4A16") or not group or k % group):
         return wrong + [f"{module}.weight_scale: {list(scale.shape)} with group_size {group}"]
     scales = [(n, k // group)] if grouped else [(n, 1), (n,)]
