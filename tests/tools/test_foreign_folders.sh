@@ -6,7 +6,7 @@ llmq=$1
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 data=${LLMQ_TEST_DATA:-$here/../../../shared/data}
 model=$data/models/stories260k
-text=${LLMQ_TEST_TEXT:-$data/texts/tinystories.txt}
+text=${LLMQ_TEST_TEXT:-$data/texts/tinystories_sample.txt}
 if ! /usr/bin/python3 -c 'import numpy' 2>/dev/null || [ ! -d "$model" ] || [ ! -f "$text" ]; then
   echo "skipped: needs /usr/bin/python3 with numpy, $model and $text"
   exit 77
