@@ -25,13 +25,14 @@ constexpr std::string_view kNeutralRecipes = R"json([
     "summary": "int8; prefill token by token, decode static (pdmix), smoothed (m4); any family; lm_head stays float",
     "keep_float": ["lm_head"],
     "rules": [{"match": "*", "scheme": "W8A8_MIX"}],
-    "smooth": {"method": "m4", "alpha": 0.5}
+    "smooth": {"method": "m4"}
   },
   {
     "name": "w8a8s",
-    "summary": "sparse int8 weights on a 4-bit grid, static int8 activations, float16; any family; lm_head and every down_proj stay float",
+    "summary": "sparse int8 weights on a 4-bit grid (GPTQ), static int8 activations, float16; any family; lm_head and every down_proj stay float",
     "keep_float": ["lm_head", "*.down_proj|*.mlp.c_proj"],
-    "rules": [{"match": "*", "scheme": "W8A8S", "sparse": {"fraction": 0.011, "use_sigma": true}}],
+    "rules": [{"match": "*", "scheme": "W8A8S", "method": "gptq", "refine_sweeps": 4,
+               "sparse": {"fraction": 0.011, "use_sigma": false}}],
     "dtype": "float16"
   },
   {
@@ -68,7 +69,8 @@ constexpr std::string_view kQwenRecipes = R"json([
     "summary": "sparse int8 weights (low-bit, 3 sigma), static int8 activations, float16, for Qwen",
     "families": ["qwen", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"],
     "keep_float": ["lm_head", "*.down_proj|*.mlp.c_proj"],
-    "rules": [{"match": "*", "scheme": "W8A8S", "sparse": {"fraction": 0.011, "use_sigma": true}}],
+    "rules": [{"match": "*", "scheme": "W8A8S", "method": "gptq", "refine_sweeps": 4,
+               "sparse": {"fraction": 0.011, "use_sigma": true}}],
     "dtype": "float16"
   },
   {
@@ -113,7 +115,8 @@ constexpr std::string_view kQwenRecipes = R"json([
     "summary": "as qwen_w8a8s, for Qwen2-72B and Qwen2.5-72B",
     "families": ["qwen2"],
     "keep_float": ["lm_head", "*.down_proj"],
-    "rules": [{"match": "*", "scheme": "W8A8S", "sparse": {"fraction": 0.011, "use_sigma": true}}],
+    "rules": [{"match": "*", "scheme": "W8A8S", "method": "gptq", "refine_sweeps": 4,
+               "sparse": {"fraction": 0.011, "use_sigma": true}}],
     "dtype": "float16"
   },
   {
@@ -154,7 +157,7 @@ constexpr std::string_view kQwenRecipes = R"json([
     "families": ["qwen2_moe", "qwen3_moe"],
     "keep_float": ["lm_head"],
     "rules": [{"match": "*.mlp.*", "scheme": "W8A8_DYNAMIC"}, {"match": "*", "scheme": "W8A8"}],
-    "smooth": {"method": "m4", "alpha": 0.5, "subgraphs": ["norm_qkv", "v_o"]},
+    "smooth": {"method": "m4", "subgraphs": ["norm_qkv", "v_o"]},
     "model_quant_type": "W8A8_DYNAMIC"
   }
 ])json";

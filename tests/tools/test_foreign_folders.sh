@@ -19,14 +19,32 @@ kl_of() {
     --log-level quiet | /usr/bin/python3 -c 'import json, sys; print(json.load(sys.stdin)["kl"])'
 }
 
-"$llmq" quant -src "$model" -dst "$work/w8a8" -type w8a8 --log-level quiet >/dev/null
+# Each folder has codes by the same rule as one of llmq's own types, so its distance to the float model is that type's,
+# up to which linears are quantized.
+group=$(/usr/bin/python3 -c "import re; print(re.search(r'^GROUP = (\d+)', open('$here/make_msmodelslim_folders.py').read(), re.M)[1])")
+declare -A bound
+for type in w8a8 w8a8_dynamic w8a16; do
+  "$llmq" quant -src "$model" -dst "$work/$type" -type $type --log-level quiet >/dev/null
+  bound[$type]=$(kl_of "$work/$type")
+done
+"$llmq" quant -src "$model" -dst "$work/w4a16" -type w4a16 --method round --log-level quiet >/dev/null
+bound[w4a16]=$(kl_of "$work/w4a16")
+"$llmq" quant -src "$model" -dst "$work/w4a16_group" -type w4a16 -group_size "$group" --method round -disable_names "lm_head,*.down_proj" --log-level quiet \
+  >/dev/null
+bound[w4a16_group]=$(kl_of "$work/w4a16_group")
 /usr/bin/python3 "$here/make_msmodelslim_folders.py" --ranges "$work/w8a8" "$model" "$work/foreign"
-# The same model's folders by llmq set the measure: as near to the float model, twice the noise allowed.
-bound8=$(kl_of "$work/w8a8")
-for folder in "$work"/foreign/*8*; do
+for folder in "$work"/foreign/*; do
+  name=$(basename "$folder")
+  case $name in
+    *w4a16_group) type=w4a16_group ;;
+    *w4a16) type=w4a16 ;;
+    *w8a16) type=w8a16 ;;
+    *dynamic | *mix) type=w8a8_dynamic ;;
+    *) type=w8a8 ;;
+  esac
   /usr/bin/python3 "$here/check_ascend.py" --plain --source "$model" "$folder"
   "$llmq" verify "$folder" >/dev/null
   kl=$(kl_of "$folder")
-  echo "$(basename "$folder"): KL $kl, llmq's W8A8 $bound8"
-  /usr/bin/python3 -c "import sys; sys.exit(not $kl <= 2 * $bound8)"
+  echo "$name: KL $kl, llmq's $type ${bound[$type]}"
+  /usr/bin/python3 -c "import sys; sys.exit(not 0.5 * ${bound[$type]} <= $kl <= 2 * ${bound[$type]})"
 done
