@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <unordered_map>
 
+#include "convert/pipeline/tensor_bytes.h"
 #include "convert/repair/tensor_repairs.h"
 #include "formats/dialect.h"
 #include "formats/error.h"
@@ -184,6 +187,14 @@ void repair_names(RepairPlan& plan, const RepairRequest& request) {
   }
   if (request.engine == Engine::kVllmAscend)
     rename(plan.description_file, std::string(formats::kDescriptionFile));
+  // Older releases of MindIE look for the type that config.json names, and for w8a8 where that is a
+  // variant of it.
+  const std::string quantize = plan.config.value("quantize", "");
+  const bool is_older = plan.description_file.starts_with(kOlderPrefix);
+  const bool is_variant = quantize.starts_with("w8a8_") &&
+                          plan.description_file == fmt::format("{}w8a8.json", kOlderPrefix);
+  if (request.engine == Engine::kMindIe && is_older && !is_variant)
+    rename(plan.description_file, fmt::format("{}{}.json", kOlderPrefix, quantize));
   for (const auto& entry : fs::directory_iterator(request.source)) {
     const std::string name = entry.path().filename().string();
     const bool is_second = name.starts_with(kOlderPrefix) && name.ends_with(".json") &&
@@ -192,22 +203,42 @@ void repair_names(RepairPlan& plan, const RepairRequest& request) {
   }
 }
 
+/// How far engines' rounding moves a scale of weights at most, relative to its value.
+double largest_rounding(const StoredTensor& scale, DType dtype) {
+  const std::vector<float> stored = rounded_floats(scale.bytes, scale.dtype, DType::kF32);
+  const std::vector<float> rounded = rounded_floats(scale.bytes, scale.dtype, dtype);
+  double largest = 0;
+  for (size_t i = 0; i < stored.size(); ++i) {
+    const double value = stored[i];
+    largest = std::max(largest, std::abs(rounded[i] - value) / std::abs(value));
+  }
+  return largest;
+}
+
+/// Codes are rounded for scales of the model's dtype, to which engines round them when they load.
+void warn_of_scales(RepairPlan& plan, const std::unordered_map<std::string, std::string>& tags) {
+  double largest = 0;
+  for (const RepairedTensor& tensor : plan.tensors) {
+    const StoredTensor& source = *tensor.source;
+    const auto tag = tags.find(source.name);
+    const bool is_scale = source.name.ends_with(".weight_scale") && tag != tags.end() &&
+                          formats::is_weight_float(source.dtype) && tag->second != "FLOAT";
+    if (is_scale && formats::scheme_row(formats::parse_scheme_tag(tag->second)).rounds_weight_scale)
+      largest = std::max(largest, largest_rounding(source, plan.model_dtype));
+  }
+  if (largest == 0) return;
+  plan.warnings.push_back(
+      fmt::format("engines round the scales of weights to {} and move them by up to {:.2g} of "
+                  "their value; the float model quantized for that dtype has codes that fit",
+                  formats::torch_dtype_name(plan.model_dtype), largest));
+}
+
 void warn_of_limits(RepairPlan& plan, const RepairRequest& request) {
-  bool has_codes_for_dtype = false;
-  bool has_int4 = false;
-  for (const auto& [name, tag] : plan.description.tensors) {
-    if (tag == "FLOAT" || !name.ends_with(".weight")) continue;
-    const formats::SchemeRow& row = formats::scheme_row(formats::parse_scheme_tag(tag));
-    has_codes_for_dtype |= row.rounds_weight_scale;
-    has_int4 |= row.scheme == Scheme::kW4A16;
-  }
-  const bool is_cast = std::any_of(plan.repairs.begin(), plan.repairs.end(),
-                                   [](const Repair& repair) { return repair.name == "dtype"; });
-  if (is_cast && has_codes_for_dtype) {
-    plan.warnings.emplace_back(
-        "the codes were rounded for scales of the other dtype, to which engines round; quantizing "
-        "the float model with this --dtype gives codes that fit");
-  }
+  const std::unordered_map<std::string, std::string> tags(plan.description.tensors.begin(),
+                                                          plan.description.tensors.end());
+  if (request.dtype) warn_of_scales(plan, tags);
+  const bool has_int4 =
+      std::any_of(tags.begin(), tags.end(), [](const auto& tag) { return tag.second == "W4A16"; });
   if (request.engine == Engine::kVllmAscend && has_int4)
     plan.warnings.emplace_back("vllm-ascend does not load linears of W4A16; MindIE does");
 }
