@@ -170,16 +170,28 @@ std::vector<float> folded_bias(const StaticLinear& linear, const std::vector<flo
   return bias;
 }
 
-void derive_again(StaticLinear& linear, float old_input_scale, float input_scale,
-                  const std::vector<float>& bias, std::vector<float>& deq_scale) {
+/// What deq_scale and quant_bias are derived from must be of the linear's `n` outputs.
+void check_extents(const StaticLinear& linear, int64_t n) {
   const StoredTensor& weight = *linear.weight;
-  const auto n = static_cast<int64_t>(deq_scale.size());
   if (weight.shape.size() != 2 || weight.dtype != DType::kI8 || weight.shape[0] != n) {
     throw formats::bad_input(fmt::format(
         "tensor {}: its codes cannot be read, so that quant_bias cannot be derived for another "
         "dtype; convert the folder that it was made from",
         weight.name));
   }
+  const StoredTensor* bias = linear.bias != nullptr ? linear.bias->source : nullptr;
+  for (const StoredTensor* tensor : {linear.weight_scale, linear.quant_bias->source, bias}) {
+    if (tensor == nullptr || formats::shape_elements(tensor->shape) == n) continue;
+    throw formats::bad_input(fmt::format("tensor {} has shape {}, the linear has {} outputs",
+                                         tensor->name, formats::shape_string(tensor->shape), n));
+  }
+}
+
+void derive_again(StaticLinear& linear, float old_input_scale, float input_scale,
+                  const std::vector<float>& bias, std::vector<float>& deq_scale) {
+  const StoredTensor& weight = *linear.weight;
+  const auto n = static_cast<int64_t>(deq_scale.size());
+  check_extents(linear, n);
   const double offset = tensor_values(*linear.input_offset->source).at(0);
   const std::vector<int64_t> sums = quant::code_sums(
       {reinterpret_cast<const int8_t*>(weight.bytes.data()), weight.bytes.size()}, n);
@@ -207,7 +219,11 @@ void repair_static_linear(StaticLinear& linear, DType deq_dtype) {
   std::vector<float> deq_scale = decoded_deq_scale(stored);
   const bool is_complete = linear.quant_bias != nullptr && linear.input_scale != nullptr &&
                            linear.input_offset != nullptr && linear.weight != nullptr;
-  if (is_complete && formats::is_weight_float(linear.input_scale->source->dtype)) {
+  const auto is_one = [](const RepairedTensor* tensor) {
+    return formats::shape_elements(tensor->source->shape) == 1;
+  };
+  if (is_complete && is_one(linear.input_scale) && is_one(linear.input_offset) &&
+      formats::is_weight_float(linear.input_scale->source->dtype)) {
     bool changed = stored.dtype != DType::kF32 && stored.dtype != DType::kI64;
     const float input_scale = cast_values(*linear.input_scale, changed).at(0);
     std::vector<float> bias;

@@ -354,6 +354,32 @@ TEST_F(CliRepair, ValuesBeyondHalfAreRefusedByName) {
   EXPECT_FALSE(fs::exists(folder_ / "out"));
 }
 
+TEST_F(CliRepair, ParametersOfAnotherExtentAreRefusedOrTold) {
+  store_as("F16", "float16");
+  const std::string linear = kLinear;
+  const fs::path folder = calibrate("folder", {"--dtype", "float16"});
+  edit_tensors(folder, [&](std::vector<RawTensor>& tensors) {
+    RawTensor& scale = tensor_named(tensors, linear + ".weight_scale");
+    scale.shape = {1, 1};
+    scale.bytes.resize(4);
+  });
+  const std::vector<std::string> command{"convert",           "--repair", folder,
+                                         folder_ / "refused", "--dtype",  "bfloat16"};
+  const CommandResult refused = run_llmq(command);
+  EXPECT_EQ(refused.exit_code, 3) << refused.summary();
+  EXPECT_THAT(refused.err, HasSubstr(linear + ".weight_scale"));
+
+  const fs::path empty = calibrate("empty", {"--dtype", "float16"});
+  edit_tensors(empty, [&](std::vector<RawTensor>& tensors) {
+    RawTensor& scale = tensor_named(tensors, linear + ".input_scale");
+    scale.shape = {0};
+    scale.bytes.clear();
+  });
+  const CommandResult told =
+      run_llmq({"convert", "--repair", empty, folder_ / "told", "--dtype", "bfloat16"});
+  EXPECT_EQ(told.exit_code, 6) << told.summary();
+}
+
 TEST_F(CliRepair, ToAndEngineBelongToRepair) {
   for (const std::vector<std::string>& options :
        {std::vector<std::string>{"--to", "w8a8"}, {"--engine", "mindie"}}) {
