@@ -43,7 +43,9 @@ int run_repair(const FolderOptions& options, const RepairOptions& repair, Consol
   const formats::Json report = run_repair_job(job, console);
   console.result(report, repair_text(report));
   if (report["conformance"]["ok"].get<bool>()) return 0;
-  console.warn("the folder was written, but still breaks rules that need the float model");
+  console.warn(
+      "the folder was written, but still breaks a rule; what no repair mends needs the float "
+      "model");
   return static_cast<int>(formats::ErrorCode::kGate);
 }
 
