@@ -187,12 +187,12 @@ void round_weights(std::vector<float>& w) {
 }
 
 // Σ (y − ŷ)² on the kept rows, products in float64.
-Loss loss_of(const Problem& problem, const std::vector<float>& scale) {
+Loss loss_of(const Problem& problem, const std::vector<float>& scale, bool rounds_inputs = true) {
   const size_t k = scale.size();
   const std::vector<float>& kept = problem.inputs.kept;
   std::vector<float> x = kept;
   for (size_t i = 0; i < x.size(); ++i) x[i] /= scale[i % k];
-  round_inputs(x);
+  if (rounds_inputs) round_inputs(x);
   Loss loss;
   for (const OwnedMatrix* weight : {&problem.first, &problem.second}) {
     for (int64_t row = 0; row < weight->n_rows; ++row) {
@@ -233,15 +233,48 @@ TEST(Smooth, LossesAreThoseOfTheOutputsAndTheLeastOfTheGridIsTaken) {
       const Loss one = loss_of(problem, choose_smoothing(problem.subject(), spec, team).scale);
       EXPECT_LE(got.loss_after, one.value + one.bound) << i;
     }
-    const SmoothDecision awq =
-        choose_smoothing(problem.subject(), {.method = SmoothMethod::kM3, .n_bits = 4}, team);
-    const Loss of_awq = loss_of(problem, awq.scale);
-    EXPECT_NEAR(awq.loss_after, of_awq.value, of_awq.bound);
-    // r = 0 is one of the grid.
-    const Loss plain =
-        loss_of(problem, choose_smoothing(problem.subject(), {SmoothMethod::kM1}, team).scale);
-    EXPECT_LE(awq.loss_after, plain.value + plain.bound);
   }
+}
+
+// s₀·(m/√(max m·min m))^r of the header, s₀ the scales of kM1.
+std::vector<float> awq_candidate(const Problem& problem, const std::vector<float>& start,
+                                 double ratio) {
+  std::vector<double> mean(start.size());
+  for (size_t i = 0; i < mean.size(); ++i) mean[i] = problem.inputs.mean_abs[i] / start[i];
+  const auto [least, most] = std::minmax_element(mean.begin(), mean.end());
+  const double middle = std::sqrt(*least * *most);
+  std::vector<float> scale(start.size());
+  for (size_t i = 0; i < scale.size(); ++i)
+    scale[i] = static_cast<float>(start[i] * std::pow(mean[i] / middle, ratio));
+  return scale;
+}
+
+TEST(Smooth, M3TakesTheBestOfItsRatios) {
+  ThreadTeam team(2);
+  bool has_negative = false;
+  bool has_positive = false;
+  for (unsigned seed = 30; seed < 42; ++seed) {
+    const Problem problem = random_problem(32, seed);
+    const std::vector<float> start =
+        choose_smoothing(problem.subject(), {SmoothMethod::kM1}, team).scale;
+    const bool rounds_inputs = seed % 2 == 0;
+    const SmoothDecision got = choose_smoothing(
+        problem.subject(),
+        {.method = SmoothMethod::kM3, .n_bits = 4, .rounds_inputs = rounds_inputs}, team);
+    const std::vector<float> taken = awq_candidate(problem, start, got.ratio);
+    for (size_t i = 0; i < taken.size(); ++i)
+      EXPECT_NEAR(got.scale[i], taken[i], 0x1p-22 * taken[i]);
+    const Loss after = loss_of(problem, got.scale, rounds_inputs);
+    EXPECT_NEAR(got.loss_after, after.value, after.bound);
+    for (int i = -10; i <= 10; ++i) {
+      const Loss one = loss_of(problem, awq_candidate(problem, start, 0.1 * i), rounds_inputs);
+      EXPECT_LE(got.loss_after, one.value + one.bound) << seed << ' ' << i;
+    }
+    has_negative = has_negative || got.ratio < -0.05;
+    has_positive = has_positive || got.ratio > 0.05;
+  }
+  EXPECT_TRUE(has_negative);  // both ends of the grid are of use
+  EXPECT_TRUE(has_positive);
 }
 
 // A checkpoint may divide gains between a norm and its readers as it likes.
