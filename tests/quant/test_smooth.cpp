@@ -284,8 +284,9 @@ TEST(Smooth, ScalesFollowWhenChannelsAreRescaled) {
   const OwnedMatrix first = random_inputs(8, kChannels, 41);
   const OwnedMatrix second = random_matrix(6, kChannels, 42);
   // Powers of two: what is scaled by them is scaled exactly.
-  std::vector<float> gain;
-  for (int i = 0; i < kChannels; ++i) gain.push_back(std::ldexp(1.0F, i * 5 % 9 - 4));
+  std::vector<float> gain(kChannels);
+  for (int i = 0; i < kChannels; ++i)
+    gain[static_cast<size_t>(i)] = std::ldexp(1.0F, i * 5 % 9 - 4);
   const auto scaled = [&](OwnedMatrix matrix, bool up) {
     for (int64_t row = 0; row < matrix.n_rows; ++row) {
       for (int64_t i = 0; i < kChannels; ++i) {

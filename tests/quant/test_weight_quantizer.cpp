@@ -156,9 +156,9 @@ TEST(WeightQuantizer, SparseRowsLieOnTheGridOfTheirThreshold) {
         EXPECT_EQ(got.scales[at], static_cast<float>(threshold) / kSparseSteps);
         EXPECT_EQ(got.offsets[at], 0.0F);
         for (int64_t i = 0; i < 200; ++i) {
-          const int code = got.codes[static_cast<size_t>(row * 200 + i)];
-          EXPECT_LE(std::abs(code), 127);
-          if (std::abs(code) <= 7) continue;
+          const auto code = static_cast<float>(got.codes[static_cast<size_t>(row * 200 + i)]);
+          EXPECT_LE(std::abs(code), 127.0F);
+          if (std::abs(code) <= kSparseSteps) continue;
           ++n_beyond;
           if (co_sparse) {
             EXPECT_GT(std::abs(weights.at(row, i)), threshold);
