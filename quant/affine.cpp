@@ -240,6 +240,7 @@ AffineMatrix quantize_affine(const MatrixView& weights, const AffineSpec& spec, 
   result.n_rows = weights.n_rows();
   result.n_cols = weights.n_cols();
   result.n_groups = layout.n_groups;
+  if (spec.granularity == Granularity::kGroup) result.group_size = spec.group_size;
   result.codes.resize(static_cast<size_t>(weights.n_rows() * weights.n_cols()));
   result.scales.resize(layout.n_params());
   result.offsets.resize(layout.n_params());

@@ -78,6 +78,7 @@ struct AffineMatrix {
   int64_t n_rows = 0;
   int64_t n_cols = 0;
   int64_t n_groups = 1;            ///< parameter sets in a row
+  int64_t group_size = 0;          ///< columns of a set, fewer in the last one; 0: all of them
   std::vector<int8_t> codes;       ///< [n_rows, n_cols] row-major
   std::vector<float> scales;       ///< [n_rows, n_groups] row-major; one value for kTensor
   std::vector<float> offsets;      ///< as scales

@@ -232,6 +232,13 @@ SmoothDecision choose_smoothing(const SmoothSubject& subject, const SmoothSpec& 
     throw formats::Error(formats::ErrorCode::kInternal,
                          "smoothing of linears that do not read the activations observed");
   }
+  const bool is_tied = !subject.tied.empty();
+  if (is_tied && (static_cast<int64_t>(subject.tied.size()) != seen.k ||
+                  std::any_of(subject.tied.begin(), subject.tied.end(),
+                              [&](int64_t i) { return i < 0 || i >= seen.k; }))) {
+    throw formats::Error(formats::ErrorCode::kInternal,
+                         "smoothing with ties of other channels than those observed");
+  }
   SmoothDecision decision;
   if (spec.method == SmoothMethod::kM2) {
     decision.shift.resize(static_cast<size_t>(seen.k));

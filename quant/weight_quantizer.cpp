@@ -36,9 +36,14 @@ void widen(const MatrixView& rows, int64_t row, std::vector<float>& to) {
       "element [{}, {}] is NaN or infinite and cannot be quantized", row, report.first_non_finite));
 }
 
-// What a row lost, measured as quantize_affine does.
+// What a row lost, measured as quantize_affine does: whether a value is clipped depends on where it
+// lies, not on what its code became once errors were spread over it.
 void measure(std::span<const float> row, std::span<const int8_t> codes, const AffineParams* params,
-             int64_t group_cols, Distortion& distortion) {
+             const WeightSpec& spec, Distortion& distortion) {
+  const int64_t group_cols =
+      spec.group_size > 0 ? spec.group_size : static_cast<int64_t>(row.size());
+  const float least = spec.method.sparse ? -127.0F : spec.format.code_min();
+  const float most = spec.method.sparse ? 127.0F : spec.format.code_max();
   Distortion part;
   part.n = static_cast<int64_t>(row.size());
   for (size_t i = 0; i < row.size(); ++i) {
@@ -48,7 +53,8 @@ void measure(std::span<const float> row, std::span<const int8_t> codes, const Af
     part.sum_squares += static_cast<double>(row[i]) * row[i];
     part.sum_squared_errors += static_cast<double>(error) * error;
     part.max_abs_error = std::max(part.max_abs_error, std::abs(error));
-    if (std::abs(error) > group.scale) ++part.n_clipped;
+    const float rounded = std::rint(row[i] / group.scale + group.offset);
+    if (rounded < least || rounded > most) ++part.n_clipped;
     if (step == 0.0F) ++part.n_zeros;
   }
   distortion.merge(part);
@@ -76,10 +82,10 @@ AffineMatrix quantize_weight(const MatrixView& rows, const WeightSpec& spec,
   result.n_rows = rows.n_rows();
   result.n_cols = k;
   result.n_groups = plain_spec(spec).n_groups(k);
+  result.group_size = std::max<int64_t>(spec.group_size, 0);
   result.codes.resize(static_cast<size_t>(rows.n_rows() * k));
   std::vector<AffineParams> params(static_cast<size_t>(rows.n_rows() * result.n_groups));
   const int64_t n_tasks = (rows.n_rows() + kRowsPerTask - 1) / kRowsPerTask;
-  const int64_t group_cols = spec.group_size > 0 ? spec.group_size : std::max<int64_t>(k, 1);
   std::vector<Distortion> parts(static_cast<size_t>(n_tasks));
   team.parallel_for(n_tasks, [&](int64_t task, int) {
     RowQuantizer quantizer(spec, k, inputs);
@@ -95,7 +101,7 @@ AffineMatrix quantize_weight(const MatrixView& rows, const WeightSpec& spec,
       } catch (const formats::Error& error) {
         throw error.with_context(fmt::format("row {}", i));
       }
-      measure(row, codes, own.data(), group_cols, parts[static_cast<size_t>(task)]);
+      measure(row, codes, own.data(), spec, parts[static_cast<size_t>(task)]);
     }
   });
   for (const Distortion& part : parts) result.distortion.merge(part);
@@ -112,7 +118,7 @@ double output_error(const MatrixView& rows, const AffineMatrix& quantized, const
                     ThreadTeam& team) {
   const int64_t k = rows.n_cols();
   const int64_t group_cols =
-      (k + quantized.n_groups - 1) / std::max<int64_t>(1, quantized.n_groups);
+      quantized.group_size > 0 ? quantized.group_size : std::max<int64_t>(k, 1);
   std::vector<double> parts(static_cast<size_t>(rows.n_rows()));
   team.parallel_for(rows.n_rows(), [&](int64_t row, int) {
     std::vector<float> values(static_cast<size_t>(k));

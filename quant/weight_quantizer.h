@@ -28,7 +28,7 @@ struct WeightMethod {
   /// kGptq: afterwards so many sweeps in which scales and then single codes are fitted to the
   /// others, each step lowering the error of the outputs on the calibration inputs.
   int n_refine_sweeps = 0;
-  std::optional<SparseSpec> sparse;  ///< scales of W8A8S
+  std::optional<SparseSpec> sparse = std::nullopt;  ///< scales of W8A8S
 };
 
 /// True when the method looks at what the linear read in calibration.
@@ -36,9 +36,9 @@ bool looks_at_inputs(const WeightMethod& method);
 
 /// Codes of a linear's weights [n, k].
 struct WeightSpec {
-  AffineFormat format;
+  AffineFormat format = {};
   int64_t group_size = 0;  ///< 0: one scale per row
-  WeightMethod method;
+  WeightMethod method = {};
 };
 
 /// What is known about the inputs of a linear.
