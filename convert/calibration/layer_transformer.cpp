@@ -183,6 +183,8 @@ void LayerTransformer::prepare_entry(const LedgerEntry& entry, EntryPreparation&
   const std::optional<Role> role = find_role(entry);
   if (!role) return;
   const bool is_bias = entry.source->name.ends_with(".bias");
+  // Scales of keys and values stand beside v_proj and share its role, but not its values.
+  if (entry.fate == Fate::kAdded && !is_bias) return;
   if (entry.layer >= 0 && entry.expert < 0) {
     if (*role == Role::kInputNorm || *role == Role::kPostAttentionNorm) {
       if (const runtime::NormDraft* norm = state.draft.find_norm(*role))

@@ -14,7 +14,6 @@ namespace {
 using formats::DType;
 using formats::FusedGroup;
 using formats::Role;
-using quant::ConstMatrixF32;
 using quant::MatrixF32;
 
 struct SubgraphRow {

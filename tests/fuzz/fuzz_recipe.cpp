@@ -19,11 +19,11 @@ void require(bool condition) {
   }
 }
 
-// matches[j]: the pattern read so far matches the first j characters of the text.
-bool matches_by_definition(std::string_view pattern, std::string_view text) {
+// matches[j]: the part read so far read so far matches the first j characters of the text.
+bool part_matches(std::string_view part, std::string_view text) {
   std::vector<char> matches(text.size() + 1, 0);
   matches[0] = 1;
-  for (const char c : pattern) {
+  for (const char c : part) {
     std::vector<char> next(text.size() + 1, 0);
     for (size_t j = 0; j <= text.size(); ++j) {
       const bool extends =
@@ -33,6 +33,13 @@ bool matches_by_definition(std::string_view pattern, std::string_view text) {
     matches = next;
   }
   return matches[text.size()] != 0;
+}
+
+// `a|b` matches what either side matches; an empty side matches the empty text.
+bool matches_by_definition(std::string_view pattern, std::string_view text) {
+  const size_t bar = pattern.find('|');
+  if (part_matches(pattern.substr(0, bar), text)) return true;
+  return bar != std::string_view::npos && matches_by_definition(pattern.substr(bar + 1), text);
 }
 
 }  // namespace
