@@ -35,7 +35,8 @@ double deviation(std::span<const float> row) {
 double magnitude_below(std::span<const float> row, double fraction) {
   std::vector<float> magnitudes(row.size());
   std::transform(row.begin(), row.end(), magnitudes.begin(), [](float w) { return std::abs(w); });
-  const auto n_above = static_cast<std::ptrdiff_t>(fraction * static_cast<double>(row.size()));
+  const auto n_above =
+      static_cast<std::ptrdiff_t>(std::ceil(fraction * static_cast<double>(row.size())));
   std::nth_element(magnitudes.begin(), magnitudes.begin() + n_above, magnitudes.end(),
                    std::greater<>());
   return magnitudes[static_cast<size_t>(n_above)];
