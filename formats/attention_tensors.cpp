@@ -48,7 +48,7 @@ void append(std::vector<std::byte>& bytes, T value) {
   std::memcpy(bytes.data() + at, &value, sizeof value);
 }
 
-void append_scale(std::vector<std::byte>& bytes, float scale, const AttentionTensor& tensor) {
+void append_value(std::vector<std::byte>& bytes, float scale, const AttentionTensor& tensor) {
   float stored = scale;
   if (tensor.dtype == DType::kF16) {
     append(bytes, float_to_fp16(scale));
@@ -60,8 +60,8 @@ void append_scale(std::vector<std::byte>& bytes, float scale, const AttentionTen
     append(bytes, scale);
   }
   if (stored == scale) return;
-  throw Error(ErrorCode::kInternal, fmt::format("{}: the scale {} is no value of {}", tensor.name,
-                                                scale, dtype_name(tensor.dtype)));
+  throw Error(ErrorCode::kInternal, fmt::format("{}: {} is no value of {}", tensor.name, scale,
+                                                dtype_name(tensor.dtype)));
 }
 
 }  // namespace
@@ -84,17 +84,17 @@ std::vector<AttentionTensor> attention_tensors(const ModelConfig& config, Scheme
 }
 
 std::vector<std::byte> encode_attention_tensor(const AttentionTensor& tensor,
-                                               std::span<const float> scales) {
-  if (!tensor.is_scale)
+                                               std::span<const float> values) {
+  if (!tensor.is_scale && values.empty())
     return std::vector<std::byte>(
         static_cast<size_t>(tensor_size_bytes(tensor.dtype, tensor.shape)));
-  if (static_cast<uint64_t>(scales.size()) != static_cast<uint64_t>(shape_elements(tensor.shape))) {
+  if (static_cast<uint64_t>(values.size()) != static_cast<uint64_t>(shape_elements(tensor.shape))) {
     throw Error(ErrorCode::kInternal,
-                fmt::format("{} has shape {}, but there are {} scales", tensor.name,
-                            shape_string(tensor.shape), scales.size()));
+                fmt::format("{} has shape {}, but there are {} values", tensor.name,
+                            shape_string(tensor.shape), values.size()));
   }
   std::vector<std::byte> bytes;
-  for (const float scale : scales) append_scale(bytes, scale, tensor);
+  for (const float value : values) append_value(bytes, value, tensor);
   return bytes;
 }
 

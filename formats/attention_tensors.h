@@ -33,11 +33,10 @@ struct AttentionTensor {
 std::vector<AttentionTensor> attention_tensors(const ModelConfig& config, Scheme scheme,
                                                int64_t layer, DType model_dtype);
 
-/// Bytes of a tensor that attention_tensors listed. `scales` are the operand's, as many as the
-/// tensor has elements and values of its dtype already; offsets of symmetric codes are zeros, for
-/// which scales are not looked at. Throws Error{kInternal} for another number of scales or one that
-/// the dtype does not hold exactly.
+/// Bytes of a tensor that attention_tensors listed, from as many values as it has elements, each a
+/// value of its dtype already; none for the offsets of symmetric codes, which are zeros. Throws
+/// Error{kInternal} for another number of values or one that the dtype does not hold exactly.
 std::vector<std::byte> encode_attention_tensor(const AttentionTensor& tensor,
-                                               std::span<const float> scales);
+                                               std::span<const float> values);
 
 }  // namespace llmq::formats

@@ -35,8 +35,9 @@ double deviation(std::span<const float> row) {
 double magnitude_below(std::span<const float> row, double fraction) {
   std::vector<float> magnitudes(row.size());
   std::transform(row.begin(), row.end(), magnitudes.begin(), [](float w) { return std::abs(w); });
-  const auto n_above =
+  const auto share =
       static_cast<std::ptrdiff_t>(std::ceil(fraction * static_cast<double>(row.size())));
+  const auto n_above = std::min(share, static_cast<std::ptrdiff_t>(row.size()) - 1);
   std::nth_element(magnitudes.begin(), magnitudes.begin() + n_above, magnitudes.end(),
                    std::greater<>());
   return magnitudes[static_cast<size_t>(n_above)];

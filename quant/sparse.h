@@ -22,7 +22,7 @@ inline constexpr float kSparseSteps = 7.0F;
 /// Threshold of one output channel (the vendor's routine is closed; this is our reconstruction of
 /// what its options are documented to do): with use_sigma sigma_factor · σ of the row around its
 /// mean; otherwise the largest magnitude that leaves ceil(fraction · k) weights above it, so that a
-/// narrow row has an outlier, too (with k = 1: 0). float64
+/// narrow row has an outlier, too (unless k is 1). float64
 /// sums in order. 0 for a row of zeros. Throws Error{kUsage} for a spec out of range. Thread-safe.
 double sparse_threshold(std::span<const float> row, const SparseSpec& spec);
 

@@ -162,19 +162,19 @@ if [[ $mode != plain ]]; then
 fi
 
 if step "build: release" build_preset release; then
-  step "tests: release" run_ctest release -LE slow
+  step "tests: release" run_ctest release -LE "slow|$([[ $mode == plain ]] && echo accuracy || echo slow)"
   if [[ $mode != plain ]]; then
     check "clang-tidy" check_tidy
     check "build: fuzzers with clang" build_preset fuzz fuzzers
     check "fuzzers" run_fuzzers
     if step "build: AddressSanitizer and UBSan" build_preset asan-ubsan; then
-      step "tests: AddressSanitizer and UBSan" run_ctest asan-ubsan -LE slow
+      step "tests: AddressSanitizer and UBSan" run_ctest asan-ubsan -LE 'slow|accuracy'
     fi
   fi
   if [[ $mode == nightly ]]; then
     step "tests: slow" run_ctest release -L slow --no-tests=ignore
     if step "build: ThreadSanitizer" without_aslr build_preset tsan; then
-      step "tests: ThreadSanitizer" without_aslr run_ctest tsan -LE slow
+      step "tests: ThreadSanitizer" without_aslr run_ctest tsan -LE 'slow|accuracy'
     fi
   fi
 fi

@@ -194,11 +194,13 @@ void UnitPreparer::compute_attention(int64_t layer) {
   }
   const formats::DType dtype = plan_.ledger.model_dtype;
   std::map<formats::AttentionOperand, std::vector<float>> scales;
+  std::map<formats::AttentionOperand, std::vector<float>> offsets;  // those that are not zeros
   using enum formats::AttentionOperand;
   try {
     if (scheme == formats::Scheme::kC8) {
       quant::KvCacheScales kv = quant::kv_cache_scales(*seen_.attention.kv, dtype);
       scales[kKey] = std::move(kv.key);
+      offsets[kKey] = std::move(kv.key_offset);
       scales[kValue] = std::move(kv.value);
     } else {
       quant::FaHeadScales heads = quant::fa_head_scales(*seen_.attention.fa, dtype);
@@ -213,7 +215,13 @@ void UnitPreparer::compute_attention(int64_t layer) {
        formats::attention_tensors(plan_.config, scheme, layer, dtype)) {
     std::vector<float>& values = unit_.computed[tensor.name];
     values = scales.at(tensor.operand);
-    if (!tensor.is_scale) std::fill(values.begin(), values.end(), 0.0F);
+    if (tensor.is_scale) continue;
+    const auto given = offsets.find(tensor.operand);
+    if (given != offsets.end()) {
+      values = given->second;
+    } else {
+      std::fill(values.begin(), values.end(), 0.0F);
+    }
   }
 }
 

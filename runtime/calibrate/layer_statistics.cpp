@@ -12,9 +12,11 @@ LayerStatisticsObserver::LayerStatisticsObserver(std::string place,
                                                  const formats::ModelConfig& config,
                                                  LayerWants wants, quant::ThreadTeam& team)
     : place_(std::move(place)), wants_(std::move(wants)), team_(team) {
-  if (wants_.kv_cache)
-    kv_cache_.emplace(
-        quant::KvHeads{config.n_kv_heads, config.head_dim, rope_frequencies(config).rotary_dim()});
+  if (wants_.kv_cache) {
+    const RopeFrequencies rope = rope_frequencies(config);
+    kv_cache_.emplace(quant::KvHeads{config.n_kv_heads, config.head_dim, rope.rotary_dim(),
+                                     rope.inv_freq, max_positions(config)});
+  }
   if (wants_.attention) attention_.emplace(config.n_heads, config.n_kv_heads, config.head_dim);
 }
 
@@ -41,7 +43,7 @@ void LayerStatisticsObserver::see_linear(const LinearInput& input) {
 
 void LayerStatisticsObserver::see_attention(const AttentionInput& input) {
   try {
-    if (kv_cache_) kv_cache_->observe(input.k, input.v);
+    if (kv_cache_) kv_cache_->observe({input.k, input.v, input.positions});
     if (attention_) attention_->observe({input.q, input.k, input.v}, team_);
   } catch (const formats::Error& error) {
     throw error.with_context(fmt::format("calibration, {}attention", place_));

@@ -112,7 +112,8 @@ void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const 
   const MatrixF32 v = scratch(v_, config_.n_kv_heads * config_.head_dim);
   project_qkv(weights, normed);
   rotate_and_store(weights, index.cache_layer);
-  if (observer.attention_input) observer.attention_input({readable(q), readable(k), readable(v)});
+  if (observer.attention_input)
+    observer.attention_input({readable(q), readable(k), readable(v), positions_});
 
   const MatrixF32 mixed = scratch(mixed_, config_.n_heads * config_.head_dim);
   attention_.run({.q = readable(q),

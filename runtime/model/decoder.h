@@ -27,9 +27,10 @@ struct LinearInput {
 /// What attention is about to use, after head norms and RoPE: rows are those of the batch, in
 /// order.
 struct AttentionInput {
-  quant::ConstMatrixF32 q;  ///< [n_rows, n_heads·head_dim]
-  quant::ConstMatrixF32 k;  ///< [n_rows, n_kv_heads·head_dim]
-  quant::ConstMatrixF32 v;  ///< [n_rows, n_kv_heads·head_dim]
+  quant::ConstMatrixF32 q;             ///< [n_rows, n_heads·head_dim]
+  quant::ConstMatrixF32 k;             ///< [n_rows, n_kv_heads·head_dim]
+  quant::ConstMatrixF32 v;             ///< [n_rows, n_kv_heads·head_dim]
+  std::span<const int64_t> positions;  ///< [n_rows] in the sequence of each row
 };
 
 /// Sees a layer at work, for calibration. Matrices are valid during the call only. Functions may be

@@ -24,10 +24,12 @@ kl_of() {
 group=$(/usr/bin/python3 -c "import re; print(re.search(r'^GROUP = (\d+)', open('$here/make_msmodelslim_folders.py').read(), re.M)[1])")
 declare -A bound
 for type in w8a8 w8a8_dynamic w8a16; do
-  "$llmq" quant -src "$model" -dst "$work/$type" -type $type --log-level quiet >/dev/null
+  "$llmq" quant -src "$model" -dst "$work/$type" -type $type -disable_names "lm_head,*.down_proj" --log-level quiet \
+    >/dev/null
   bound[$type]=$(kl_of "$work/$type")
 done
-"$llmq" quant -src "$model" -dst "$work/w4a16" -type w4a16 --method round --log-level quiet >/dev/null
+"$llmq" quant -src "$model" -dst "$work/w4a16" -type w4a16 --method round -disable_names "lm_head,*.down_proj" --log-level quiet \
+  >/dev/null
 bound[w4a16]=$(kl_of "$work/w4a16")
 "$llmq" quant -src "$model" -dst "$work/w4a16_group" -type w4a16 -group_size "$group" --method round -disable_names "lm_head,*.down_proj" --log-level quiet \
   >/dev/null

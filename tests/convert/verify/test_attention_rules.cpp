@@ -27,7 +27,8 @@ class AttentionRules : public testing::Test {
            formats::attention_tensors(config, scheme, layer, formats::DType::kBF16)) {
         const std::vector<float> ones(static_cast<size_t>(formats::shape_elements(tensor.shape)),
                                       1.0F);
-        const std::vector<std::byte> bytes = formats::encode_attention_tensor(tensor, ones);
+        const std::vector<std::byte> bytes = formats::encode_attention_tensor(
+            tensor, tensor.is_scale ? std::span<const float>(ones) : std::span<const float>{});
         folder.add({tensor.name, std::string(formats::dtype_name(tensor.dtype)), tensor.shape,
                     std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size())},
                    std::string(tensor.tag));
