@@ -24,21 +24,22 @@ struct Owner {
 };
 
 std::vector<Owner> owners(const ModelConfig& config, Scheme scheme, int64_t layer) {
+  if (scheme != Scheme::kC8 && scheme != Scheme::kFaQuant) {
+    throw Error(ErrorCode::kInternal,
+                fmt::format("{} is no scheme of attention", scheme_row(scheme).tag));
+  }
   const Architecture& architecture = architecture_of(config);
+  if (find_module_row(architecture, Role::kQkv) != nullptr) return {};
   const auto module = [&](Role role) { return module_path(module_row(architecture, role), layer); };
   using enum AttentionOperand;
   if (scheme == Scheme::kC8) {
     const int64_t n = config.n_kv_heads * config.head_dim;
     return {{kKey, module(Role::kK), n}, {kValue, module(Role::kV), n}};
   }
-  if (scheme == Scheme::kFaQuant) {
-    const std::string attention = parent_of(module(Role::kQ));
-    return {{kQuery, attention + ".fa_q", config.n_heads},
-            {kKey, attention + ".fa_k", config.n_kv_heads},
-            {kValue, attention + ".fa_v", config.n_kv_heads}};
-  }
-  throw Error(ErrorCode::kInternal,
-              fmt::format("{} is no scheme of attention", scheme_row(scheme).tag));
+  const std::string attention = parent_of(module(Role::kQ));
+  return {{kQuery, attention + ".fa_q", config.n_heads},
+          {kKey, attention + ".fa_k", config.n_kv_heads},
+          {kValue, attention + ".fa_v", config.n_kv_heads}};
 }
 
 template <typename T>

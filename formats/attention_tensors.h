@@ -29,7 +29,8 @@ struct AttentionTensor {
 
 /// The tensors that `scheme` (kC8 or kFaQuant) adds to `layer`, in the order in which they are
 /// written: scale and offset of K, then of V; for FAQuant those of Q first. `model_dtype` is F16 or
-/// BF16. Throws Error{kInternal} for another scheme or a family without separate q, k and v.
+/// BF16. Empty for a family whose q, k and v are one matrix: no engine names such tensors of it.
+/// Throws Error{kInternal} for another scheme.
 std::vector<AttentionTensor> attention_tensors(const ModelConfig& config, Scheme scheme,
                                                int64_t layer, DType model_dtype);
 

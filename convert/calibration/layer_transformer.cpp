@@ -41,9 +41,9 @@ bool is_quantized(const LedgerEntry& entry) {
 }
 
 std::optional<Role> find_role(const LedgerEntry& entry) {
-  for (const Role role :
-       {Role::kInputNorm, Role::kPostAttentionNorm, Role::kQ, Role::kK, Role::kV, Role::kO,
-        Role::kGate, Role::kUp, Role::kDown, Role::kFinalNorm, Role::kHead, Role::kEmbedding}) {
+  for (const Role role : {Role::kInputNorm, Role::kPostAttentionNorm, Role::kQ, Role::kK, Role::kV,
+                          Role::kQkv, Role::kO, Role::kGate, Role::kUp, Role::kDown,
+                          Role::kFinalNorm, Role::kHead, Role::kEmbedding}) {
     if (entry.role == formats::role_name(role)) return role;
   }
   return std::nullopt;
@@ -95,12 +95,6 @@ struct LayerTransformer::State {
     return spec;
   }
 
-  void check_executable() const {
-    if (plan.config.n_experts == 0 || !plan.recipe.rotate) return;
-    throw formats::usage_error(fmt::format(
-        "recipe {}: models with experts are not rotated; leave \"rotate\" out", plan.recipe.name));
-  }
-
   /// Rows of the embedding, or of the head, which reads what the final norm has scaled: its gain
   /// goes into the head's columns first.
   void rotate_outer(const OutputModule& output, const quant::MatrixF32& rows) const {
@@ -122,9 +116,7 @@ struct LayerTransformer::State {
 };
 
 LayerTransformer::LayerTransformer(const FolderPlan& plan, quant::ThreadTeam& team)
-    : state_(std::make_unique<State>(plan, team)) {
-  state_->check_executable();
-}
+    : state_(std::make_unique<State>(plan, team)) {}
 LayerTransformer::~LayerTransformer() = default;
 
 bool LayerTransformer::is_needed() const {

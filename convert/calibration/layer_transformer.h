@@ -28,7 +28,7 @@ class LayerTransformer {
   [[nodiscard]] bool is_needed() const;
 
   /// Makes the changed copy of the layer that `calibrator` has run last (with keeps_inputs) from
-  /// its weights. Throws Error{kBadInput} for a family that the recipe's changes do not fit.
+  /// its weights.
   void transform(const runtime::LayerWeights& weights, runtime::Calibrator& calibrator);
 
   /// The changed layer, as it is executed.

@@ -59,43 +59,73 @@ runtime::LayerWants UnitPreparer::wants(int64_t layer) const {
   return wants;
 }
 
-void UnitPreparer::keep_ranges(int64_t layer, const runtime::GroupStatistics& ranges) {
-  for (const auto& [id, seen] : ranges)
-    calibration_.statistics.groups[{layer, id.group, id.expert}] = seen;
+void UnitPreparer::keep(int64_t layer, runtime::LayerStatistics seen) {
+  for (const auto& [id, ranges] : seen.ranges)
+    calibration_.statistics.groups[{layer, id.group, id.expert}] = ranges;
+  for (const auto& [id, n_rows] : seen.n_rows) {
+    if (id.expert >= 0) expert_tokens_[{layer, id.group, id.expert}] = n_rows;
+  }
+  seen_ = std::move(seen);
+  seen_layer_ = layer;
+  inputs_.clear();
 }
 
-/// Runs the model up to and including `layer`; the layer itself is looked at in full.
+/// True where nothing but ranges is wanted, which are kept for all layers.
+bool UnitPreparer::keeps_ranges_alone() const {
+  return !plan_.recipe.changes_weights() && plan_.recipe.attention == formats::Scheme::kFloat;
+}
+
+void UnitPreparer::begin_pass() {
+  const int64_t n_looks = transformer_.is_needed() ? transformer_.passes_per_layer() : 1;
+  const int64_t n_total = calibration_.statistics.n_tokens * plan_.config.n_layers * n_looks;
+  calibrator_ = std::make_unique<runtime::Calibrator>(
+      float_source(plan_), calibration_.windows,
+      runtime::CalibratorOptions{needs_histogram(plan_.recipe), transformer_.is_needed(),
+                                 show_progress(console_, "calibrating", n_total)},
+      team_);
+}
+
+void UnitPreparer::look_at_next_layer() {
+  const int64_t layer = calibrator_->next_layer();
+  runtime::LayerStatisticsObserver observer(fmt::format("layer {}, ", layer), plan_.config,
+                                            wants(layer), team_);
+  const runtime::LayerWeights weights = calibrator_->next_weights();
+  if (transformer_.is_needed()) {
+    calibrator_->run_next(weights, {});
+    transformer_.transform(weights, *calibrator_);
+    calibrator_->look_back(transformer_.view(), observer.observer(),
+                           transformer_.change_of_hidden());
+  } else {
+    calibrator_->run_next(weights, observer.observer());
+  }
+  keep(layer, observer.statistics());
+}
+
+void UnitPreparer::look_at_head() {
+  runtime::LayerStatisticsObserver observer("", plan_.config, wants(-1), team_);
+  calibrator_->show_head(observer.observer(), transformer_.change_of_hidden());
+  keep(-1, observer.statistics());
+}
+
+/// Runs the model up to and including `layer` (-1: the head), which is looked at in full.
 void UnitPreparer::run_layer(int64_t layer) {
-  if (calibration_.is_loaded) return;
-  if (calibrator_ == nullptr) {
-    const int64_t n_passes = transformer_.is_needed() ? transformer_.passes_per_layer() : 1;
-    const int64_t n_total = calibration_.statistics.n_tokens * plan_.config.n_layers * n_passes;
-    calibrator_ = std::make_unique<runtime::Calibrator>(
-        float_source(plan_), calibration_.windows,
-        runtime::CalibratorOptions{needs_histogram(plan_.recipe), transformer_.is_needed(),
-                                   show_progress(console_, "calibrating", n_total)},
-        team_);
-  }
-  const int64_t last = layer < 0 ? plan_.config.n_layers - 1 : layer;
-  while (calibrator_->next_layer() <= last) {
-    const int64_t next = calibrator_->next_layer();
-    runtime::LayerStatisticsObserver observer(fmt::format("layer {}, ", next), plan_.config,
-                                              wants(next), team_);
-    const runtime::LayerWeights weights = calibrator_->next_weights();
-    if (transformer_.is_needed()) {
-      calibrator_->run_next(weights, {});
-      transformer_.transform(weights, *calibrator_);
-      calibrator_->look_back(transformer_.view(), observer.observer(),
-                             transformer_.change_of_hidden());
-    } else {
-      calibrator_->run_next(weights, observer.observer());
+  if (calibration_.is_loaded || seen_layer_ == layer) return;
+  const bool is_past = calibrator_ != nullptr && layer >= 0 && calibrator_->next_layer() > layer;
+  if (is_past && keeps_ranges_alone()) return;
+  if (calibrator_ == nullptr || is_past) begin_pass();
+  if (layer < 0) {
+    // What the layers need is looked at when they are asked for.
+    while (calibrator_->next_layer() < plan_.config.n_layers) {
+      if (keeps_ranges_alone()) {
+        look_at_next_layer();
+      } else {
+        calibrator_->run_next(calibrator_->next_weights(), {});
+      }
     }
-    seen_ = observer.statistics();
-    keep_ranges(next, seen_.ranges);
-    inputs_.clear();
+    look_at_head();
+    return;
   }
-  if (layer >= 0 || calibration_.statistics.groups.contains({-1, FusedGroup::kHead})) return;
-  keep_ranges(-1, calibrator_->head());
+  while (calibrator_->next_layer() <= layer) look_at_next_layer();
 }
 
 const UnitPreparation& UnitPreparer::prepare(std::span<const LedgerEntry> entries) {
@@ -103,7 +133,9 @@ const UnitPreparation& UnitPreparer::prepare(std::span<const LedgerEntry> entrie
   unit_.entries.resize(entries.size());
   const int64_t layer = entries.empty() ? -1 : entries.front().layer;
   const bool needs_run = std::any_of(entries.begin(), entries.end(), [&](const auto& entry) {
-    return entry.layer >= 0 || has_static_activations(quantizing_rule(entry));
+    const RecipeRule* rule = quantizing_rule(entry);
+    return entry.layer >= 0 || has_static_activations(rule) ||
+           (rule != nullptr && quant::looks_at_inputs(rule->method));
   });
   if (needs_run) run_layer(layer);
   for (size_t i = 0; i < entries.size(); ++i) {
@@ -140,28 +172,46 @@ void UnitPreparer::set_activation(const LedgerEntry& entry, const RecipeRule& ru
       quant::activation_params(range->second, rule.activation_symmetric, plan_.ledger.model_dtype);
 }
 
+/// Tokens that an entry's expert read in calibration.
+int64_t UnitPreparer::n_tokens_of(const LedgerEntry& entry) const {
+  const GroupKey key{entry.layer, entry.group, entry.expert};
+  if (const auto counted = expert_tokens_.find(key); counted != expert_tokens_.end())
+    return counted->second;
+  const auto& groups = calibration_.statistics.groups;
+  const auto loaded = groups.find(key);
+  return loaded == groups.end() ? 0 : loaded->second.n / entry.source->shape[1];
+}
+
 const quant::RangeStatistics& UnitPreparer::statistics_of(const LedgerEntry& entry) {
+  if (entry.expert >= 0 && n_tokens_of(entry) < kFewestExpertTokens) {
+    if (const quant::RangeStatistics* all = range_of_all_experts(entry)) return *all;
+  }
   const auto& groups = calibration_.statistics.groups;
   const auto found = groups.find({entry.layer, entry.group, entry.expert});
   if (found != groups.end()) return found->second;
-  if (const quant::RangeStatistics* other = borrowed_statistics(entry)) return *other;
   throw formats::bad_input("the statistics hold nothing about its inputs; calibrate again");
 }
 
-/// An expert that no token was routed to takes the widest range of its layer: of what all experts
-/// read, or of what the others' last linears read.
-const quant::RangeStatistics* UnitPreparer::borrowed_statistics(const LedgerEntry& entry) {
-  if (entry.expert < 0) return nullptr;
-  few_tokens_.insert(entry.module);
+/// What any expert of the layer read: the range that an expert with too few tokens is given. Null
+/// where none read anything.
+const quant::RangeStatistics* UnitPreparer::range_of_all_experts(const LedgerEntry& entry) {
+  few_tokens_[entry.module] =
+      "weights alone, with the activation range of all experts of the layer: too few tokens were "
+      "routed to this expert";
   const auto& groups = calibration_.statistics.groups;
-  const GroupKey key{entry.layer, entry.group, entry.expert};
-  quant::RangeStatistics& widest = borrowed_[key];
-  for (const auto& [other, seen] : groups) {
-    const bool is_alike = other.layer == key.layer && other.group == key.group;
-    if (!is_alike || (widest.n > 0 && seen.absmax() <= widest.absmax())) continue;
-    widest = seen;
+  quant::RangeStatistics& all = borrowed_[{entry.layer, entry.group, -1}];
+  if (all.n > 0) return &all;
+  float min = 0.0F;
+  float max = 0.0F;
+  for (const auto& [key, seen] : groups) {
+    if (key.layer != entry.layer || key.group != entry.group || seen.n == 0) continue;
+    min = std::min(min, seen.min);
+    max = std::max(max, seen.max);
+    if (all.n == 0 || seen.absmax() > all.absmax()) all = seen;
   }
-  return widest.n > 0 ? &widest : nullptr;
+  all.min = min;
+  all.max = max;
+  return all.n > 0 ? &all : nullptr;
 }
 
 void UnitPreparer::set_inputs(const LedgerEntry& entry, const RecipeRule& rule,
@@ -171,7 +221,10 @@ void UnitPreparer::set_inputs(const LedgerEntry& entry, const RecipeRule& rule,
   const bool is_seen =
       gram != seen_.grams.end() && (entry.expert < 0 || gram->second.n_rows >= kFewestExpertTokens);
   if (!is_seen) {
-    if (entry.expert >= 0) few_tokens_.insert(entry.module);
+    if (entry.expert >= 0) {
+      few_tokens_.try_emplace(entry.module,
+                              "weights alone: too few tokens were routed to this expert");
+    }
     return;
   }
   auto [inputs, is_new] = inputs_.try_emplace(id);
@@ -247,17 +300,16 @@ void UnitPreparer::add_to_results(std::span<const LedgerEntry> entries, Json& re
         results[i]["fallback"] = "rounded without GPTQ: " + factor.reason;
       }
     }
-    if (few_tokens_.contains(entries[i].module))
-      results[i]["calibrated_from"] = "weights alone: too few tokens were routed to this expert";
+    if (entries[i].expert >= 0 && entries[i].group != FusedGroup::kNone)
+      results[i]["calibration_tokens"] = n_tokens_of(entries[i]);
+    if (const auto few = few_tokens_.find(entries[i].module); few != few_tokens_.end())
+      results[i]["calibrated_from"] = few->second;
   }
 }
 
 Json UnitPreparer::report() const {
   Json report = Json::object();
   if (!transformer_.report().empty()) report["transformations"] = transformer_.report();
-  if (!few_tokens_.empty())
-    report["experts_with_few_tokens"] =
-        std::vector<std::string>(few_tokens_.begin(), few_tokens_.end());
   return report;
 }
 

@@ -20,7 +20,7 @@
 
 namespace llmq::convert {
 
-/// Tokens that an expert must have seen in calibration for its weights to be fitted to them.
+/// Tokens that an expert must have seen in calibration to be fitted to them.
 inline constexpr int64_t kFewestExpertTokens = 32;
 
 /// Gives the units of a plan what calibration decides: activation parameters, weights changed by
@@ -33,30 +33,35 @@ class UnitPreparer {
   UnitPreparer(CalibrationInput& calibration, const FolderPlan& plan, quant::ThreadTeam& team,
                Console& console);
 
-  /// The preparation of a unit, valid until the next call. Units must be asked for in ascending
-  /// order of layers. Throws as Calibrator, and Error{kBadInput} naming the linear where statistics
-  /// are missing or no scale fits the model's dtype.
+  /// The preparation of a unit, valid until the next call. Layers must be asked for in ascending
+  /// order; a unit outside the layers may come at any time (a head before the layers, tied to the
+  /// embedding, costs a pass of its own). Throws as Calibrator, and Error{kBadInput} naming the
+  /// linear where statistics are missing or no scale fits the model's dtype.
   const UnitPreparation& prepare(std::span<const LedgerEntry> entries);
 
   /// Adds what was decided to the results of the unit prepared last: ranges, parameters, dampings,
   /// tokens of experts.
   void add_to_results(std::span<const LedgerEntry> entries, formats::Json& results) const;
 
-  /// What smoothing and rotation did, and which experts saw too few tokens: for the report.
+  /// What smoothing and rotation did: for the report.
   [[nodiscard]] formats::Json report() const;
 
  private:
   void run_layer(int64_t layer);
-  void look_at_transformed(const runtime::LayerWeights& weights);
+  void begin_pass();
+  void look_at_next_layer();
+  void look_at_head();
+  [[nodiscard]] bool keeps_ranges_alone() const;
   [[nodiscard]] runtime::LayerWants wants(int64_t layer) const;
-  void keep_ranges(int64_t layer, const runtime::GroupStatistics& ranges);
+  void keep(int64_t layer, runtime::LayerStatistics seen);
+  [[nodiscard]] int64_t n_tokens_of(const LedgerEntry& entry) const;
   void prepare_entry(const LedgerEntry& entry, EntryPreparation& preparation);
   void set_activation(const LedgerEntry& entry, const RecipeRule& rule,
                       EntryPreparation& preparation);
   void set_inputs(const LedgerEntry& entry, const RecipeRule& rule, EntryPreparation& preparation);
   void compute_attention(int64_t layer);
   [[nodiscard]] const quant::RangeStatistics& statistics_of(const LedgerEntry& entry);
-  [[nodiscard]] const quant::RangeStatistics* borrowed_statistics(const LedgerEntry& entry);
+  [[nodiscard]] const quant::RangeStatistics* range_of_all_experts(const LedgerEntry& entry);
 
   CalibrationInput& calibration_;
   const FolderPlan& plan_;
@@ -64,10 +69,12 @@ class UnitPreparer {
   Console& console_;
   LayerTransformer transformer_;
   std::unique_ptr<runtime::Calibrator> calibrator_;
-  runtime::LayerStatistics seen_;  // of the layer in work
+  runtime::LayerStatistics seen_;      // of seen_layer_
+  std::optional<int64_t> seen_layer_;  // -1: the head
+  std::map<GroupKey, int64_t> expert_tokens_;
   std::map<runtime::ObservedGroup, quant::LinearInputs> inputs_;
   std::map<GroupKey, quant::RangeStatistics> borrowed_;
-  std::set<std::string> few_tokens_;  // modules of experts fitted to nothing
+  std::map<std::string, std::string> few_tokens_;  // modules of experts: what they were fitted to
   UnitPreparation unit_;
 };
 

@@ -1,7 +1,12 @@
 #include "convert/commands/folder_options.h"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
+#include <string_view>
+#include <system_error>
+#include <utility>
 
 #include "formats/error.h"
 #include "quant/kernels/thread_team.h"
@@ -123,6 +128,35 @@ Recipe chosen_recipe(const FolderOptions& options) {
   return recipe;
 }
 
+namespace {
+
+/// Bytes of "4GiB", "1.5 GB" or "1000000"; 0 of nothing.
+uint64_t parse_memory(const std::string& text) {
+  if (text.empty()) return 0;
+  constexpr std::array<std::pair<std::string_view, double>, 7> kUnits{{{"", 1.0},
+                                                                       {"KiB", 1024.0},
+                                                                       {"MiB", 1048576.0},
+                                                                       {"GiB", 1073741824.0},
+                                                                       {"KB", 1e3},
+                                                                       {"MB", 1e6},
+                                                                       {"GB", 1e9}}};
+  double value = -1.0;
+  const char* end = text.data() + text.size();
+  const auto [number_end, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc()) value = -1.0;
+  const std::string_view rest(number_end, static_cast<size_t>(end - number_end));
+  const std::string_view unit = rest.substr(std::min(rest.find_first_not_of(' '), rest.size()));
+  for (const auto& [name, factor] : kUnits) {
+    const double size_bytes = value * factor;
+    if (unit == name && size_bytes >= 1.0 && size_bytes < 1e18)
+      return static_cast<uint64_t>(size_bytes);
+  }
+  throw formats::usage_error("--max-memory " + text +
+                             ": is no size; write 4GiB, 512MiB or a number of bytes");
+}
+
+}  // namespace
+
 FolderJob folder_job(const FolderOptions& options, const CommonOptions& common) {
   FolderJob job;
   job.source = options.source;
@@ -141,6 +175,7 @@ FolderJob folder_job(const FolderOptions& options, const CommonOptions& common) 
                      options.save_statistics};
   job.part_size_bytes = static_cast<uint64_t>(std::llround(options.part_size_gib * 1073741824.0));
   job.n_threads = thread_count(common);
+  job.max_memory_bytes = parse_memory(options.max_memory);
   job.force = options.force;
   job.may_resume = !options.no_resume;
   job.dry_run = options.dry_run;

@@ -24,7 +24,8 @@ struct FolderOptions {
   std::string load_statistics;
   std::string save_statistics;
   std::string disable_level;
-  RecipeOptions recipe;  ///< what changes the recipe
+  RecipeOptions recipe;    ///< what changes the recipe
+  std::string max_memory;  ///< "4GiB", "512MiB" or a number of bytes
   bool keep_tied = false;
   bool no_resume = false;
   bool force = false;
@@ -46,7 +47,8 @@ void add_layout_options(CLI::App& command, FolderOptions& options);
 /// --recipe are given, the type is unknown, or -disable_level is not L0, L1, ...
 Recipe chosen_recipe(const FolderOptions& options);
 
-/// The job that the options describe, without a recipe. Throws Error{kUsage} for a bad --dtype.
+/// The job that the options describe, without a recipe. Throws Error{kUsage} for a bad --dtype
+/// or --max-memory.
 FolderJob folder_job(const FolderOptions& options, const CommonOptions& common);
 
 /// --threads, or all CPUs that the process may use.

@@ -43,6 +43,8 @@ void add_quant_command(CLI::App& app, const ChooseAction& choose) {
   command->add_flag("--force", options->force, "Replace a destination that is not empty");
   command->add_flag("--no-resume", options->no_resume,
                     "Start over although an interrupted run could go on");
+  command->add_option("--max-memory", options->max_memory,
+                      "Refuse a run that is expected to need more: 4GiB, 512MiB, or bytes");
   command->add_flag("--dry-run", options->dry_run, "Decide and report, write nothing");
   command->footer(kFooter);
   command->callback([options, choose] {

@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
 
+#include "convert/calibration/unit_preparer.h"
 #include "quant/kernels/cpu.h"
 
 namespace llmq::convert {
@@ -19,7 +23,36 @@ int64_t parameter_count(const Ledger& ledger) {
   return total;
 }
 
+/// Experts of which some linear was calibrated from weights alone.
+size_t count_experts_with_few_tokens(const FolderPlan& plan, const std::vector<Json>& results) {
+  std::set<std::pair<int64_t, int64_t>> experts;
+  for (size_t i = 0; i < results.size(); ++i) {
+    const LedgerEntry& entry = plan.ledger.entries[i];
+    if (results[i].contains("calibrated_from")) experts.emplace(entry.layer, entry.expert);
+  }
+  return experts.size();
+}
+
 }  // namespace
+
+Json expert_report(const FolderPlan& plan, const std::vector<Json>& results) {
+  std::map<int64_t, std::map<int64_t, Json>> tokens;
+  Json few = Json::array();
+  for (size_t i = 0; i < results.size(); ++i) {
+    const LedgerEntry& entry = plan.ledger.entries[i];
+    if (results[i].contains("calibration_tokens"))
+      tokens[entry.layer][entry.expert] = results[i]["calibration_tokens"];
+    if (results[i].contains("calibrated_from")) few.push_back(entry.module);
+  }
+  Json report = Json::object();
+  for (const auto& [layer, experts] : tokens) {
+    Json counts = Json::array();
+    for (const auto& [expert, count] : experts) counts.push_back(count);
+    report["expert_tokens"].push_back({{"layer", layer}, {"tokens", std::move(counts)}});
+  }
+  if (!few.empty()) report["experts_with_few_tokens"] = std::move(few);
+  return report;
+}
 
 Json folder_report(const FolderJob& job, const FolderPlan& plan, const std::vector<Json>& results) {
   Json report = {{"llmq_version", LLMQ_VERSION},
@@ -39,6 +72,9 @@ Json folder_report(const FolderJob& job, const FolderPlan& plan, const std::vect
                       {"bits_per_weight", 8.0 * static_cast<double>(output_bytes) /
                                               static_cast<double>(std::max<int64_t>(
                                                   1, parameter_count(plan.ledger)))}};
+  if (job.dry_run)
+    report["totals"]["expected_peak_memory_bytes"] =
+        expected_peak_memory_bytes(plan, job.n_threads);
   report["tensors"] = ledger_json(plan.ledger);
   for (size_t i = 0; i < results.size(); ++i) {
     for (const auto& [key, value] : results[i].items()) report["tensors"][i][key] = value;
@@ -56,6 +92,12 @@ void add_run_figures(Json& report, double seconds, const MemorySampler& memory) 
 }
 
 void tell_warnings(const FolderPlan& plan, const std::vector<Json>& results, Console& console) {
+  if (const size_t n_experts = count_experts_with_few_tokens(plan, results); n_experts > 0) {
+    console.warn(fmt::format(
+        "{} experts saw fewer than {} tokens in calibration and were calibrated from "
+        "their weights alone; llmq_report.json names them, more texts reach more experts",
+        n_experts, kFewestExpertTokens));
+  }
   for (size_t i = 0; i < results.size(); ++i) {
     if (!results[i].contains("near_overflow")) continue;
     console.warn(

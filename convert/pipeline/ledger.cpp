@@ -147,8 +147,9 @@ class LedgerBuilder {
   /// and the scales of keys, values and attention.
   void add_created(const ExpectedTensor& expected) {
     if (expected.is_bias || expected.layer < 0) return;
-    const bool is_shifted = recipe_.shifts(expected.row->role) ||
-                            (expected.row->fed_by && recipe_.shifts(*expected.row->fed_by));
+    const bool is_shifted =
+        is_shifted_norm(expected.row->role, expected.layer) ||
+        (expected.row->fed_by && is_shifted_norm(*expected.row->fed_by, expected.layer));
     const std::string bias = expected.module + ".bias";
     if (is_shifted && !formats::has_bias(*expected.row, config_) && source_.find(bias) == nullptr) {
       const OutputTensor tensor{bias, ledger_.model_dtype, {expected.shape[0]}, Scheme::kFloat};
@@ -162,6 +163,12 @@ class LedgerBuilder {
       created.tensors.push_back({extra.name, extra.dtype, extra.shape, recipe_.attention});
       add_created(created);
     }
+  }
+
+  /// Experts, and so the norm that feeds them, are not smoothed.
+  [[nodiscard]] bool is_shifted_norm(Role norm, int64_t layer) const {
+    const bool feeds_experts = norm == Role::kPostAttentionNorm && config_.is_moe_layer(layer);
+    return recipe_.shifts(norm) && !feeds_experts;
   }
 
   /// A module that the source does not have, written behind the tensor `beside`.
@@ -461,6 +468,7 @@ Ledger make_ledger(const formats::Checkpoint& source, const formats::ModelConfig
   check_sparse_dtype(recipe, choose_model_dtype(source, config, options.dtype));
   Ledger ledger = LedgerBuilder(source, config, recipe, options).build();
   check_family(config, recipe, ledger);
+  check_transformations(config, recipe, options.keep_tied, ledger);
   return ledger;
 }
 

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "convert/pipeline/stream.h"
 #include "runtime/calibrate/calibrator.h"
@@ -59,6 +61,67 @@ uint64_t calibration_bytes(const formats::ModelConfig& config) {
                                                runtime::Calibrator::kRowsPerBatch * row);
 }
 
+/// Rows and channels of linears, layer by layer.
+using LayerExtents = std::map<int64_t, uint64_t>;
+
+uint64_t largest_of(const LayerExtents& layers) {
+  uint64_t largest = 0;
+  for (const auto& [layer, size_bytes] : layers) largest = std::max(largest, size_bytes);
+  return largest;
+}
+
+/// Float32 copies of the linears of a layer that smoothing and rotation change, a transposed one of
+/// the largest, and the hidden states that the layer is run again from.
+uint64_t draft_bytes(const FolderPlan& plan) {
+  if (!plan.recipe.smooth && !plan.recipe.rotate) return 0;
+  LayerExtents layers;
+  uint64_t largest_linear = 0;
+  for (const LedgerEntry& entry : plan.ledger.entries) {
+    const bool is_changed = entry.layer >= 0 && entry.expert < 0 &&
+                            entry.group != formats::FusedGroup::kNone &&
+                            entry.source->shape.size() == 2;
+    if (!is_changed) continue;
+    const uint64_t size_bytes =
+        sizeof(float) * static_cast<uint64_t>(formats::shape_elements(entry.source->shape));
+    layers[entry.layer] += size_bytes;
+    largest_linear = std::max(largest_linear, size_bytes);
+  }
+  return largest_of(layers) + (plan.recipe.rotate ? largest_linear : 0) +
+         sizeof(float) * static_cast<uint64_t>(kTypicalCalibrationTokens * plan.config.hidden_size);
+}
+
+/// Gram matrices of a layer's inputs, float64 [k, k] each: once where they are summed and once
+/// where they are kept, beside the batch that is added; then the factors, float32 [k, k] each, and
+/// what the largest one is made in.
+uint64_t gram_bytes(const FolderPlan& plan) {
+  std::map<int64_t, std::map<std::pair<formats::FusedGroup, int64_t>, uint64_t>> layers;
+  for (const LedgerEntry& entry : plan.ledger.entries) {
+    const bool looks =
+        std::any_of(entry.outputs.begin(), entry.outputs.end(), [](const OutputModule& output) {
+          return output.rule.scheme != Scheme::kFloat && quant::looks_at_inputs(output.rule.method);
+        });
+    if (!looks || entry.fate == Fate::kAdded || entry.source->shape.size() != 2) continue;
+    layers[entry.layer][{entry.group, entry.expert}] =
+        static_cast<uint64_t>(entry.source->shape[1]);
+  }
+  LayerExtents totals;
+  for (const auto& [layer, groups] : layers) {
+    uint64_t squares = 0;
+    uint64_t batches = 0;
+    uint64_t widest = 0;
+    for (const auto& [group, k] : groups) {
+      squares += k * k;
+      batches += k * static_cast<uint64_t>(runtime::Calibrator::kRowsPerBatch);
+      widest = std::max(widest, k);
+    }
+    const uint64_t seen = 2 * sizeof(double) * squares + 2 * sizeof(float) * batches;
+    const uint64_t factored =
+        (sizeof(double) + sizeof(float)) * squares + 2 * sizeof(double) * widest * widest;
+    totals[layer] = std::max(seen, factored);
+  }
+  return largest_of(totals);
+}
+
 }  // namespace
 
 FolderPlan make_folder_plan(const FolderJob& job) {
@@ -104,7 +167,8 @@ uint64_t expected_peak_memory_bytes(const FolderPlan& plan, int n_threads) {
   constexpr uint64_t kBytesPerTensor = 4096;
   return kProgramBytes + stream_buffer_bytes(plan.ledger, n_threads) +
          plan.ledger.entries.size() * kBytesPerTensor +
-         (plan.recipe.needs_calibration() ? calibration_bytes(plan.config) : 0);
+         (plan.recipe.needs_calibration() ? calibration_bytes(plan.config) : 0) +
+         draft_bytes(plan) + gram_bytes(plan);
 }
 
 double expected_seconds(const FolderPlan& plan, int n_threads) {

@@ -35,8 +35,9 @@ std::vector<std::string> plan_warnings(const FolderPlan& plan);
 /// replicated) and every group of a grouped scheme stays whole.
 std::vector<int64_t> legal_tp_sizes(const FolderPlan& plan);
 
-/// Bytes of private memory that a run needs at most: its block buffers, what every run has, and
-/// for recipes that calibrate the activations of a typical set of texts.
+/// Bytes of private memory that a run needs at most: its block buffers, what every run has, for
+/// recipes that calibrate the activations of a typical set of texts, for those that smooth or
+/// rotate float32 copies of a layer's linears, and for GPTQ the second moments of a layer's inputs.
 uint64_t expected_peak_memory_bytes(const FolderPlan& plan, int n_threads);
 
 /// Seconds that a run takes on a common machine, to a factor of a few.

@@ -13,6 +13,7 @@
 #include "convert/pipeline/journal.h"
 #include "convert/pipeline/output_layout.h"
 #include "convert/pipeline/plan.h"
+#include "convert/pipeline/recipe_checks.h"
 #include "convert/pipeline/side_files.h"
 #include "convert/pipeline/stream.h"
 #include "convert/report/memory.h"
@@ -80,6 +81,7 @@ Json rewritten_config(const FolderJob& job, const FolderPlan& plan) {
       removed.emplace_back("dtype");
     }
   }
+  if (plan.recipe.rotate && plan.config.tie_word_embeddings) changes["tie_word_embeddings"] = false;
   if (job.recipe) {
     const formats::SchemeRow& scheme = formats::scheme_row(plan.recipe.main_scheme());
     Json grouping = {{"group_size", plan.recipe.group_size()}};
@@ -103,6 +105,18 @@ void check_disk_space(const FolderJob& job, uint64_t needed_bytes) {
           "destination",
           job.destination.string(), bytes_text(free_bytes),
           bytes_text(needed_bytes + kReserveBytes)));
+}
+
+/// A run that will not fit must end before it begins.
+void check_memory(const FolderJob& job, const FolderPlan& plan) {
+  const uint64_t needed_bytes = expected_peak_memory_bytes(plan, job.n_threads);
+  if (job.max_memory_bytes == 0 || needed_bytes <= job.max_memory_bytes) return;
+  throw formats::Error(
+      formats::ErrorCode::kMemory,
+      fmt::format("about {} of memory are needed, but --max-memory allows {}; take fewer --threads "
+                  "or a type that keeps less of a layer in memory (--method round, -anti_method "
+                  "none)",
+                  bytes_text(needed_bytes), bytes_text(job.max_memory_bytes)));
 }
 
 /// Statistics are written at the very end; that they cannot be must be known before the work.
@@ -317,6 +331,9 @@ Json run_folder_job(const FolderJob& requested, Console& console) {
   FolderJob job = requested;
   FolderPlan plan = make_folder_plan(job);
   formats::check_destination(job.destination, job.source, job.force);
+  check_statistics_use(plan.recipe, job.calibration.load_statistics,
+                       job.calibration.save_statistics);
+  check_memory(job, plan);
   warn_of_idle_calibration(job, plan.recipe, console);
   if (job.dry_run) {
     for (const std::string& warning : plan_warnings(plan)) console.warn(warning);
@@ -344,6 +361,7 @@ Json run_folder_job(const FolderJob& requested, Console& console) {
     if (calibration) {
       report["calibration"] = calibration->report();
       report["calibration"].update(run.preparation_report());
+      report["calibration"].update(expert_report(plan, results));
     }
     report["conformance"] = require_conformance(staging.path(), team);
     if (!job.calibration.save_statistics.empty() && calibration) {

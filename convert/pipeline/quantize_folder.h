@@ -33,9 +33,10 @@ struct FolderJob {
   CalibrationJob calibration;
   uint64_t part_size_bytes = 0;  ///< 0: one file
   int n_threads = 1;
-  bool force = false;      ///< replace a non-empty destination
-  bool may_resume = true;  ///< go on behind an interrupted run of the same job
-  bool dry_run = false;    ///< decide and report, write nothing
+  uint64_t max_memory_bytes = 0;  ///< a job that is expected to need more is refused; 0: no limit
+  bool force = false;             ///< replace a non-empty destination
+  bool may_resume = true;         ///< go on behind an interrupted run of the same job
+  bool dry_run = false;           ///< decide and report, write nothing
 };
 
 /// Reads, quantizes and writes a folder: weights a row block at a time (where activations are

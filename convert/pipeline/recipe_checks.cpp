@@ -1,11 +1,15 @@
 #include "convert/pipeline/recipe_checks.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
+#include <string>
+#include <vector>
 
 #include "formats/architecture.h"
+#include "formats/attention_tensors.h"
 #include "formats/error.h"
 #include "formats/scheme.h"
 
@@ -42,7 +46,98 @@ void check_rule(const Recipe& recipe, const RecipeRule& rule) {
   }
 }
 
+/// The layers whose MLP is a mixture of experts.
+int64_t count_moe_layers(const formats::ModelConfig& config) {
+  int64_t n = 0;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) n += config.is_moe_layer(layer) ? 1 : 0;
+  return n;
+}
+
+bool is_mlp_subgraph(std::string_view name) {
+  return name == "norm_gate_up" || name == "up_down";
+}
+
+void check_smoothing(const formats::ModelConfig& config, const Recipe& recipe, Ledger& ledger) {
+  const int64_t n_moe_layers = count_moe_layers(config);
+  if (!recipe.smooth || n_moe_layers == 0) return;
+  const auto& chosen = recipe.smooth->subgraphs;
+  const auto named = std::find_if(chosen.begin(), chosen.end(), is_mlp_subgraph);
+  if (named != chosen.end()) {
+    throw formats::usage_error(
+        fmt::format("recipe {}: experts are not smoothed, but \"{}\" is among its subgraphs and {} "
+                    "of {} layers "
+                    "of this model have experts; name norm_qkv and v_o alone, or no subgraphs",
+                    recipe.name, *named, n_moe_layers, config.n_layers));
+  }
+  if (!chosen.empty()) return;
+  ledger.warnings.push_back(fmt::format(
+      "smoothing ({}) leaves the experts of {} layers as they are; attention is smoothed in all "
+      "layers",
+      recipe.smooth->method, n_moe_layers));
+}
+
+void check_rotation(const formats::ModelConfig& config, const Recipe& recipe, bool keep_tied,
+                    Ledger& ledger) {
+  if (!recipe.rotate) return;
+  if (config.n_experts > 0) {
+    throw formats::usage_error(fmt::format(
+        "recipe {}: models with experts are not rotated; leave \"rotate\" out", recipe.name));
+  }
+  if (!config.tie_word_embeddings) return;
+  if (keep_tied) {
+    throw formats::usage_error(
+        fmt::format("recipe {}: rotation gives lm_head other values than the embedding that it is "
+                    "tied to; leave --keep-tied or \"rotate\" out",
+                    recipe.name));
+  }
+  ledger.warnings.emplace_back(
+      "rotation unties lm_head from the embedding: it is written on its own, and config.json says "
+      "tie_word_embeddings false");
+}
+
 }  // namespace
+
+void check_transformations(const formats::ModelConfig& config, const Recipe& recipe, bool keep_tied,
+                           Ledger& ledger) {
+  check_rotation(config, recipe, keep_tied, ledger);
+  check_smoothing(config, recipe, ledger);
+  if (recipe.attention == Scheme::kFloat) return;
+  if (!formats::attention_tensors(config, recipe.attention, 0, formats::DType::kF16).empty())
+    return;
+  throw formats::usage_error(fmt::format(
+      "recipe {}: asks for {} attention, but q, k and v of family {} are one matrix, and no engine "
+      "names scales of its parts; leave \"attention\" ({}) out",
+      recipe.name, formats::scheme_row(recipe.attention).tag,
+      formats::architecture_of(config).family,
+      recipe.attention == Scheme::kC8 ? "-use_kvcache_quant False" : "-use_fa_quant False"));
+}
+
+void check_statistics_use(const Recipe& recipe, const std::filesystem::path& load,
+                          const std::filesystem::path& save) {
+  std::vector<std::string> changes;
+  if (recipe.smooth)
+    changes.push_back(fmt::format("smoothing {} (-anti_method none)", recipe.smooth->method));
+  if (recipe.rotate) changes.emplace_back("\"rotate\"");
+  if (!save.empty() && !changes.empty()) {
+    throw formats::usage_error(fmt::format(
+        "--save-stats {}: the recipe {} changes the activations, so that what calibration sees "
+        "serves no other run; leave out --save-stats, or {}",
+        save.string(), recipe.name, fmt::join(changes, " and ")));
+  }
+  if (load.empty()) return;
+  const bool has_gptq = std::any_of(recipe.rules.begin(), recipe.rules.end(), [](const auto& rule) {
+    return quant::looks_at_inputs(rule.method);
+  });
+  if (has_gptq) changes.emplace_back("GPTQ (--method round)");
+  if (recipe.attention == Scheme::kC8) changes.emplace_back("C8 (-use_kvcache_quant False)");
+  if (recipe.attention == Scheme::kFaQuant) changes.emplace_back("FAQuant (-use_fa_quant False)");
+  if (changes.empty()) return;
+  throw formats::usage_error(fmt::format(
+      "--stats {}: holds activation ranges alone, but the recipe {} needs the model to be run for "
+      "{}; leave out --stats, or {}",
+      load.string(), recipe.name, fmt::join(changes, ", "),
+      changes.size() == 1 ? "that" : "all of these"));
+}
 
 void check_schemes(const Recipe& recipe) {
   for (const RecipeRule& rule : recipe.rules) check_rule(recipe, rule);

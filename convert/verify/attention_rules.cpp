@@ -99,6 +99,12 @@ RuleResult rule_attention_scales(const FolderView& folder) {
     const bool is_used = is_described && !(is_kv ? folder.description()->kv_quant_type
                                                  : folder.description()->fa_quant_type)
                                               .empty();
+    if (is_used &&
+        formats::attention_tensors(folder.config(), scheme, 0, folder.model_dtype()).empty()) {
+      fail(result, fmt::format("the description says {}, but no engine names its tensors where "
+                               "q, k and v are one matrix",
+                               formats::scheme_row(scheme).tag));
+    }
     for (int64_t layer = 0; layer < folder.config().n_layers; ++layer) {
       for (const AttentionTensor& tensor :
            formats::attention_tensors(folder.config(), scheme, layer, folder.model_dtype())) {

@@ -154,21 +154,28 @@ void Calibrator::look_back(const LayerWeights& weights, const LayerObserver& obs
 }
 
 GroupStatistics Calibrator::head() {
+  LayerStatisticsObserver observer("", config_,
+                                   {.ranges = true, .histograms = options_.with_histogram}, team_);
+  show_head(observer.observer());
+  return observer.statistics().ranges;
+}
+
+void Calibrator::show_head(const LayerObserver& observer,
+                           const std::function<void(const MatrixF32& hidden)>& change) {
   if (next_layer_ < config_.n_layers) {
     throw formats::Error(formats::ErrorCode::kInternal, "the head comes after the last layer");
   }
-  LayerStatisticsObserver observer("", config_,
-                                   {.ranges = true, .histograms = options_.with_histogram}, team_);
-  const LayerObserver see = observer.observer();
+  const std::vector<float> ones(static_cast<size_t>(config_.hidden_size), 1.0F);
+  const NormWeights norm = change ? NormWeights{ones, {}} : outer_.final_norm;
   std::vector<float> normed;
   for_each_batch([&](int64_t first_row, int64_t n_rows) {
     const MatrixF32 hidden = rows(first_row, n_rows);
     normed.resize(static_cast<size_t>(n_rows * config_.hidden_size));
     const MatrixF32 out{normed.data(), n_rows, config_.hidden_size, config_.hidden_size};
-    rms_norm(outer_.final_norm, config_.rms_norm_eps, readable(hidden), out, team_);
-    see.linear_input({FusedGroup::kHead, -1, readable(out)});
+    rms_norm(norm, config_.rms_norm_eps, readable(hidden), out, team_);
+    if (change) change(out);
+    observer.linear_input({FusedGroup::kHead, -1, readable(out)});
   });
-  return observer.statistics().ranges;
 }
 
 }  // namespace llmq::runtime

@@ -71,6 +71,13 @@ class Calibrator {
   /// as advance().
   GroupStatistics head();
 
+  /// Shows what the head reads to `observer` (as linear_input of kHead) batch by batch, once every
+  /// layer has been run. With `change`, rows are normed without the gain and then changed: what a
+  /// head reads whose columns have taken the gain and follow a rotation. Throws Error{kInternal}
+  /// before the last layer.
+  void show_head(const LayerObserver& observer,
+                 const std::function<void(const quant::MatrixF32& hidden)>& change = {});
+
  private:
   void embed();
   void require_next_layer() const;

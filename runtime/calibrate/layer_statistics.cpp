@@ -30,6 +30,7 @@ LayerObserver LayerStatisticsObserver::observer() {
 
 void LayerStatisticsObserver::see_linear(const LinearInput& input) {
   const ObservedGroup id{input.group, input.expert};
+  n_rows_[id] += input.x.n_rows;
   try {
     if (wants_.ranges)
       ranges_.try_emplace(id, wants_.histograms).first->second.observe(input.x, team_);
@@ -52,6 +53,7 @@ void LayerStatisticsObserver::see_attention(const AttentionInput& input) {
 
 LayerStatistics LayerStatisticsObserver::statistics() const {
   LayerStatistics result;
+  result.n_rows = n_rows_;
   for (const auto& [id, observer] : ranges_) result.ranges.emplace(id, observer.statistics());
   for (const auto& [id, observer] : grams_) result.grams.emplace(id, observer.gram());
   if (kv_cache_) result.attention.kv = kv_cache_->statistics();

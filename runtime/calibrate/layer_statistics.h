@@ -48,6 +48,7 @@ struct LayerWants {
 
 /// Sufficient statistics of one layer.
 struct LayerStatistics {
+  std::map<ObservedGroup, int64_t> n_rows;  ///< tokens that each group read
   GroupStatistics ranges;
   std::map<ObservedGroup, quant::Gram> grams;
   AttentionStatistics attention;
@@ -74,6 +75,7 @@ class LayerStatisticsObserver {
   std::string place_;
   LayerWants wants_;
   quant::ThreadTeam& team_;
+  std::map<ObservedGroup, int64_t> n_rows_;
   std::map<ObservedGroup, quant::RangeObserver> ranges_;
   std::map<ObservedGroup, quant::GramObserver> grams_;
   std::optional<quant::KvObserver> kv_cache_;

@@ -58,6 +58,9 @@ LinearDraft& require_linear(LayerDraft& draft, Role role) {
 }
 
 std::vector<LinearDraft*> consumers_of(LayerDraft& draft, const SubgraphRow& row) {
+  if (row.subgraph == Subgraph::kNormQkv) {
+    if (LinearDraft* fused = draft.linear(Role::kQkv)) return {fused};
+  }
   std::vector<LinearDraft*> consumers;
   for (size_t i = 0; i < row.n_consumers; ++i)
     consumers.push_back(&require_linear(draft, row.consumers.at(i)));
@@ -118,11 +121,29 @@ void multiply_consumer(LinearDraft& linear, const quant::SmoothDecision& decisio
   }
 }
 
-void divide_rows(LinearDraft& linear, std::span<const float> scale) {
+/// Rows of a linear whose outputs a subgraph scales.
+struct Producer {
+  LinearDraft& linear;
+  size_t first_row;
+};
+
+Producer producer_of(LayerDraft& draft, const formats::ModelConfig& config,
+                     const SubgraphRow& row) {
+  if (row.subgraph == Subgraph::kVO) {
+    if (LinearDraft* fused = draft.linear(Role::kQkv))
+      return {*fused, static_cast<size_t>((config.n_heads + config.n_kv_heads) * config.head_dim)};
+  }
+  return {require_linear(draft, row.producer), 0};
+}
+
+/// One scale a row, from the producer's first row on.
+void divide_rows(const Producer& producer, std::span<const float> scale) {
+  LinearDraft& linear = producer.linear;
   const auto n_in = static_cast<size_t>(linear.n_in);
-  for (size_t row = 0; row < static_cast<size_t>(linear.n_out); ++row) {
-    for (size_t i = 0; i < n_in; ++i) linear.weight[row * n_in + i] /= scale[row];
-    if (!linear.bias.empty()) linear.bias[row] /= scale[row];
+  for (size_t i = 0; i < scale.size(); ++i) {
+    const size_t row = producer.first_row + i;
+    for (size_t col = 0; col < n_in; ++col) linear.weight[row * n_in + col] /= scale[i];
+    if (!linear.bias.empty()) linear.bias[row] /= scale[i];
   }
 }
 
@@ -200,24 +221,31 @@ SmoothReport smooth_subgraph(LayerDraft& draft, const formats::ModelConfig& conf
   if (is_norm) {
     divide_norm(draft.norm(row.producer), report.decision, dtype);
   } else {
-    LinearDraft& producer = require_linear(draft, row.producer);
-    divide_rows(producer, subgraph == Subgraph::kVO ? scales_of_values(report.decision.scale,
-                                                                       subject.tied, producer.n_out)
-                                                    : report.decision.scale);
+    divide_rows(producer_of(draft, config, row),
+                subgraph == Subgraph::kVO ? scales_of_values(report.decision.scale, subject.tied,
+                                                             config.n_kv_heads * config.head_dim)
+                                          : report.decision.scale);
   }
   for (LinearDraft* linear : consumers) multiply_consumer(*linear, report.decision);
   return report;
 }
 
 void fold_gains(LayerDraft& draft) {
-  constexpr std::array<Role, 3> kAttention{Role::kQ, Role::kK, Role::kV};
+  constexpr std::array<Role, 4> kAttention{Role::kQ, Role::kK, Role::kV, Role::kQkv};
   constexpr std::array<Role, 2> kMlp{Role::kGate, Role::kUp};
   fold_norm(draft.norm(Role::kInputNorm), draft, kAttention);
   fold_norm(draft.norm(Role::kPostAttentionNorm), draft, kMlp);
 }
 
 void rotate_layer(LayerDraft& draft, const quant::Rotation& rotation, quant::ThreadTeam& team) {
-  for (const Role role : {Role::kQ, Role::kK, Role::kV, Role::kGate, Role::kUp})
+  constexpr std::array<Role, 3> kAttention{Role::kQ, Role::kK, Role::kV};
+  if (LinearDraft* fused = draft.linear(Role::kQkv)) {
+    rotation.apply_rows(matrix(*fused), team);
+  } else {
+    for (const Role role : kAttention)
+      rotation.apply_rows(matrix(require_linear(draft, role)), team);
+  }
+  for (const Role role : {Role::kGate, Role::kUp})
     rotation.apply_rows(matrix(require_linear(draft, role)), team);
   for (const Role role : {Role::kO, Role::kDown})
     rotate_outputs(require_linear(draft, role), rotation, team);

@@ -37,11 +37,11 @@ struct SmoothReport {
 /// Statistics of what the consumers of the subgraphs read.
 using ChannelsByGroup = std::map<formats::FusedGroup, quant::ChannelStatistics>;
 
-/// Smooths one subgraph of a layer with one MLP: decides by `spec` and changes the draft, which
-/// computes the same afterwards up to float32 rounding. Norms take scale and shift (their weights
-/// and biases are values of `dtype`, and the scale is what their rounding left of it, so that
-/// writing them loses nothing); linear producers take the scale alone. Throws Error{kInternal}
-/// where statistics are missing.
+/// Smooths one subgraph of a layer (with one MLP, where the subgraph is part of it): decides by
+/// `spec` and changes the draft, which computes the same afterwards up to float32 rounding. Norms
+/// take scale and shift (their weights and biases are values of `dtype`, and the scale is what
+/// their rounding left of it, so that writing them loses nothing); linear producers take the scale
+/// alone (of a fused q, k, v: v's rows). Throws Error{kInternal} where statistics are missing.
 SmoothReport smooth_subgraph(LayerDraft& draft, const formats::ModelConfig& config,
                              const ChannelsByGroup& inputs, Subgraph subgraph,
                              const quant::SmoothSpec& spec, formats::DType dtype,

@@ -184,7 +184,7 @@ void DecoderRunner::feed_forward(const LayerWeights& weights, const MatrixF32& h
   rms_norm(weights.post_attention_norm, config_.rms_norm_eps, readable(hidden), normed, team_);
   if (!weights.experts.empty()) {
     const MatrixF32 mixture = scratch(experts_, config_.hidden_size);
-    moe_.run(weights, readable(normed), mixture, observer);
+    moe_.run(weights, {readable(normed), mixture, runs_}, observer);
     add_rows(readable(mixture), hidden, team_);
     return;
   }

@@ -18,6 +18,8 @@ LinearWeights* linear_of(LayerWeights& weights, Role role) {
       return &weights.k;
     case Role::kV:
       return &weights.v;
+    case Role::kQkv:
+      return &weights.qkv;
     case Role::kO:
       return &weights.o;
     case Role::kGate:

@@ -31,8 +31,8 @@ class LayerDraft {
   /// Nothing is copied yet; `weights` must stay valid.
   explicit LayerDraft(const LayerWeights& weights) : weights_(weights) {}
 
-  /// The copy of a linear (kQ, kK, kV, kO, kGate, kUp, kDown), made when it is first asked for;
-  /// null where the layer has none of this role.
+  /// The copy of a linear (kQ, kK, kV, kQkv, kO, kGate, kUp, kDown), made when it is first asked
+  /// for; null where the layer has none of this role.
   LinearDraft* linear(formats::Role role);
 
   /// The copy of a norm (kInputNorm, kPostAttentionNorm), made when it is first asked for. Throws

@@ -90,6 +90,14 @@ void check_executable(const ModelConfig& config, const Description* description)
         "{} describes {} attention, which this version of llmq does not run; quantize without it",
         formats::kDescriptionFile, kv.empty() ? fa : kv));
   }
+  const formats::Architecture& architecture = formats::architecture_of(config);
+  const bool is_fused = formats::find_module_row(architecture, Role::kQkv) != nullptr;
+  if (is_fused && !(kv.empty() && fa.empty())) {
+    throw bad_input(fmt::format(
+        "{} describes {} attention, whose scales no format names for the fused q, k, v of family "
+        "{}; quantize without it",
+        formats::kDescriptionFile, kv.empty() ? fa : kv, architecture.family));
+  }
   if (!fa.empty() && config.head_dim > Attention::kMaxFaHeadDim) {
     throw bad_input(fmt::format("FAQuant attention runs with heads of at most {} lanes, not {}",
                                 Attention::kMaxFaHeadDim, config.head_dim));
@@ -128,11 +136,11 @@ LayerWeights WeightLoader::layer(int64_t layer_index) {
   weights.post_attention_norm = norm(Role::kPostAttentionNorm, layer_index);
   if (config_.is_moe_layer(layer_index)) {
     add_experts(layer_index, weights);
-    return weights;
+  } else {
+    weights.gate = linear(Role::kGate, layer_index);
+    weights.up = linear(Role::kUp, layer_index);
+    weights.down = linear(Role::kDown, layer_index);
   }
-  weights.gate = linear(Role::kGate, layer_index);
-  weights.up = linear(Role::kUp, layer_index);
-  weights.down = linear(Role::kDown, layer_index);
   if (description_ != nullptr && !description_->kv_quant_type.empty())
     weights.kv = kv_scales(layer_index);
   if (description_ != nullptr && !description_->fa_quant_type.empty())

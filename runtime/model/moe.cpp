@@ -63,19 +63,20 @@ void route_token(std::span<const float> logits, bool normalizes, std::span<Exper
   for (ExpertChoice& choice : choices) choice.weight /= chosen_sum;
 }
 
-void MoeRunner::run(const LayerWeights& weights, const ConstMatrixF32& x, const MatrixF32& out,
+void MoeRunner::run(const LayerWeights& weights, const MoeBatch& batch,
                     const LayerObserver& observer) {
-  route(weights.router, x);
-  group_by_expert(x);
+  route(weights.router, batch);
+  group_by_expert(batch);
   run_experts(weights, observer);
   const bool has_shared = !weights.shared_switch.empty();
-  if (has_shared) run_shared(weights, x, observer);
-  combine(has_shared, out);
+  if (has_shared) run_shared(weights, batch, observer);
+  combine(has_shared, batch.out);
 }
 
-void MoeRunner::route(const LinearWeights& router, const ConstMatrixF32& x) {
+void MoeRunner::route(const LinearWeights& router, const MoeBatch& batch) {
+  const ConstMatrixF32& x = batch.x;
   const MatrixF32 logits = scratch(logits_, x.n_rows, config_.n_experts);
-  apply_linear(router, x, logits, team_);
+  apply_linear(router, x, logits, team_, batch.runs);
   const auto n_choices = static_cast<size_t>(config_.n_experts_per_token);
   choices_.resize(static_cast<size_t>(x.n_rows) * n_choices);
   for_rows(x.n_rows, team_, [&](int64_t row) {
@@ -85,7 +86,8 @@ void MoeRunner::route(const LinearWeights& router, const ConstMatrixF32& x) {
   });
 }
 
-void MoeRunner::group_by_expert(const ConstMatrixF32& x) {
+void MoeRunner::group_by_expert(const MoeBatch& batch) {
+  const ConstMatrixF32& x = batch.x;
   begins_.assign(static_cast<size_t>(config_.n_experts) + 1, 0);
   for (const ExpertChoice& choice : choices_) ++begins_[static_cast<size_t>(choice.expert) + 1];
   for (size_t expert = 1; expert < begins_.size(); ++expert) begins_[expert] += begins_[expert - 1];
@@ -96,6 +98,12 @@ void MoeRunner::group_by_expert(const ConstMatrixF32& x) {
     slots_[i] = next[static_cast<size_t>(choices_[i].expert)]++;
     rows_[static_cast<size_t>(slots_[i])] = static_cast<int64_t>(i) / config_.n_experts_per_token;
   }
+  std::vector<Phase> row_phases(static_cast<size_t>(x.n_rows));
+  for (const PhaseRun& run : batch.runs)
+    std::fill_n(row_phases.begin() + run.first_row, run.n_rows, run.phase);
+  phases_.resize(rows_.size());
+  for (size_t slot = 0; slot < rows_.size(); ++slot)
+    phases_[slot] = row_phases[static_cast<size_t>(rows_[slot])];
   const auto n_slots = static_cast<int64_t>(rows_.size());
   const MatrixF32 gathered = scratch(gathered_, n_slots, x.n_cols);
   for_rows(n_slots, team_, [&](int64_t slot) {
@@ -104,11 +112,12 @@ void MoeRunner::group_by_expert(const ConstMatrixF32& x) {
   });
 }
 
-MatrixF32 MoeRunner::gated(const MlpWeights& mlp, const ConstMatrixF32& x) {
+MatrixF32 MoeRunner::gated(const MlpWeights& mlp, const ConstMatrixF32& x,
+                           std::span<const PhaseRun> runs) {
   const MatrixF32 gate = scratch(gate_, x.n_rows, mlp.gate.n_out);
   const MatrixF32 up = scratch(up_, x.n_rows, mlp.up.n_out);
-  apply_linear(mlp.gate, x, gate, team_);
-  apply_linear(mlp.up, x, up, team_);
+  apply_linear(mlp.gate, x, gate, team_, runs);
+  apply_linear(mlp.up, x, up, team_, runs);
   for_rows(x.n_rows, team_, [&](int64_t row) {
     float* to = gate.data + row * gate.row_stride;
     quant::elementwise_kernels().silu_multiply(to, up.data + row * up.row_stride, to, gate.n_cols);
@@ -124,22 +133,25 @@ void MoeRunner::run_experts(const LayerWeights& weights, const LayerObserver& ob
     if (n_rows == 0) continue;
     const MlpWeights& mlp = weights.experts[static_cast<size_t>(expert)];
     const MatrixF32 rows{gathered_.data() + begin * n_hidden, n_rows, n_hidden, n_hidden};
+    const std::vector<PhaseRun> runs = phase_runs(
+        std::span(phases_).subspan(static_cast<size_t>(begin), static_cast<size_t>(n_rows)));
     observe(observer, FusedGroup::kExpertGateUp, expert, readable(rows));
-    const MatrixF32 inner = gated(mlp, readable(rows));
+    const MatrixF32 inner = gated(mlp, readable(rows), runs);
     observe(observer, FusedGroup::kExpertDown, expert, readable(inner));
-    apply_linear(mlp.down, readable(inner), rows, team_);
+    apply_linear(mlp.down, readable(inner), rows, team_, runs);
   }
 }
 
-void MoeRunner::run_shared(const LayerWeights& weights, const ConstMatrixF32& x,
+void MoeRunner::run_shared(const LayerWeights& weights, const MoeBatch& batch,
                            const LayerObserver& observer) {
+  const ConstMatrixF32& x = batch.x;
   observe(observer, FusedGroup::kSharedGateUp, -1, x);
-  const MatrixF32 inner = gated(weights.shared_expert, x);
+  const MatrixF32 inner = gated(weights.shared_expert, x, batch.runs);
   observe(observer, FusedGroup::kSharedDown, -1, readable(inner));
   apply_linear(weights.shared_expert.down, readable(inner), scratch(shared_, x.n_rows, x.n_cols),
-               team_);
+               team_, batch.runs);
   const MatrixF32 switches = scratch(switches_, x.n_rows, 1);
-  apply_linear(weights.shared_switch, x, switches, team_);
+  apply_linear(weights.shared_switch, x, switches, team_, batch.runs);
   quant::elementwise_kernels().sigmoid(switches.data, switches.data, x.n_rows);
 }
 

@@ -26,6 +26,13 @@ struct ExpertChoice {
 /// only. Thread safe.
 void route_token(std::span<const float> logits, bool normalizes, std::span<ExpertChoice> choices);
 
+/// Rows that go through a mixture of experts together.
+struct MoeBatch {
+  quant::ConstMatrixF32 x;         ///< [n, hidden]
+  quant::MatrixF32 out;            ///< [n, hidden]
+  std::span<const PhaseRun> runs;  ///< phases of the rows, covering them once and in order
+};
+
 /// Executes the mixture of experts of a decoder layer. Tokens are grouped by expert, in ascending
 /// order within each, so that every expert's linears run once on all its rows. What the experts
 /// give is added up per token in the order of its choices, then the shared expert's; so the bits of
@@ -38,21 +45,22 @@ class MoeRunner {
       : config_(config), team_(team) {}
 
   /// out = Σ over chosen experts of weight · expert(x) + sigmoid(x · switch) · shared(x), the last
-  /// where the layer has a shared expert. x [n, hidden]: the normed rows; out [n, hidden] is
-  /// overwritten and may not overlap x. `weights` must have experts. The observer sees what each
+  /// where the layer has a shared expert. x are the normed rows; out is overwritten and may not
+  /// overlap x. `weights` must have experts. The observer sees what each
   /// expert's linears read (an expert without tokens: nothing) and what the shared ones read.
-  void run(const LayerWeights& weights, const quant::ConstMatrixF32& x, const quant::MatrixF32& out,
-           const LayerObserver& observer);
+  /// Linears are applied to each row in its phase.
+  void run(const LayerWeights& weights, const MoeBatch& batch, const LayerObserver& observer);
 
  private:
-  void route(const LinearWeights& router, const quant::ConstMatrixF32& x);
-  void group_by_expert(const quant::ConstMatrixF32& x);
+  void route(const LinearWeights& router, const MoeBatch& batch);
+  void group_by_expert(const MoeBatch& batch);
   void run_experts(const LayerWeights& weights, const LayerObserver& observer);
-  void run_shared(const LayerWeights& weights, const quant::ConstMatrixF32& x,
+  void run_shared(const LayerWeights& weights, const MoeBatch& batch,
                   const LayerObserver& observer);
   void combine(bool has_shared, const quant::MatrixF32& out);
   /// gate and up of `x`, then their product in the returned matrix.
-  quant::MatrixF32 gated(const MlpWeights& mlp, const quant::ConstMatrixF32& x);
+  quant::MatrixF32 gated(const MlpWeights& mlp, const quant::ConstMatrixF32& x,
+                         std::span<const PhaseRun> runs);
 
   const formats::ModelConfig& config_;
   quant::ThreadTeam& team_;
@@ -61,6 +69,7 @@ class MoeRunner {
   std::vector<int64_t> begins_;        // [n_experts + 1], slots of each expert
   std::vector<int64_t> rows_;          // [slots], the row that a slot holds
   std::vector<int64_t> slots_;         // [n, n_experts_per_token], the slot of each choice
+  std::vector<Phase> phases_;          // [slots], of the rows that they hold
   std::vector<float> gathered_;        // [slots, hidden]: what experts read, then what they give
   std::vector<float> gate_;            // of one expert
   std::vector<float> up_;              // of one expert

@@ -91,6 +91,34 @@ TEST_F(PlanTest, PeakMemoryGrowsWithThreadsAndNotWithTheModel) {
             expected_peak_memory_bytes(small, 1) + (uint64_t{1} << 21));
 }
 
+TEST_F(PlanTest, PeakMemoryCountsFloatCopiesOfALayerThatIsSmoothedOrRotated) {
+  job_.recipe = builtin_recipe("w8a8");
+  const uint64_t plain = expected_peak_memory_bytes(make(), 1);
+  // q, o [64, 64], k, v [32, 64], gate, up, down [128, 64] of one layer, not of both.
+  constexpr uint64_t kLayer = 4 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 128 * 64);
+  job_.recipe->smooth = SmoothRecipe{"m4", std::nullopt, std::nullopt, {}};
+  const uint64_t smoothed = expected_peak_memory_bytes(make(), 1);
+  EXPECT_GE(smoothed, plain + kLayer);
+  EXPECT_LT(smoothed, plain + 2 * kLayer + 4 * 64 * 24'000);
+  job_.recipe->rotate = true;
+  EXPECT_EQ(expected_peak_memory_bytes(make(), 1), smoothed + 4 * 128 * 64);
+}
+
+TEST_F(PlanTest, PeakMemoryCountsSecondMomentsOfEveryGroupThatGptqLooksAt) {
+  job_.recipe = builtin_recipe("w8a8_dynamic");
+  job_.recipe->rules[0].method.kind = quant::WeightMethod::Kind::kGptq;
+  job_.recipe->keep_float = {"lm_head", "*.mlp.*"};
+  const uint64_t attention = expected_peak_memory_bytes(make(), 1);
+  job_.recipe->keep_float = {"lm_head"};
+  const uint64_t all = expected_peak_memory_bytes(make(), 1);
+  // gate and up read 64 channels, down 128: float64 matrices, twice while they are handed over.
+  constexpr uint64_t kMoments = 2 * 8 * (64 * 64 + 128 * 128);
+  EXPECT_GE(all, attention + kMoments);
+  EXPECT_LT(all, attention + kMoments + 2 * 4 * 512 * (64 + 128) + 1024);
+  job_.recipe->rules[0].method.kind = quant::WeightMethod::Kind::kRound;
+  EXPECT_LT(expected_peak_memory_bytes(make(), 1), attention);
+}
+
 TEST_F(PlanTest, LedgerJsonSaysWhatBecomesOfEachTensor) {
   const FolderPlan plan = make();
   const formats::Json list = ledger_json(plan.ledger);

@@ -40,11 +40,13 @@ std::vector<int32_t> some_tokens(size_t n) {
 /// A golden model whose attention scales were calibrated on one short text.
 struct QuantizedFolder {
   testing::TemporaryFolder place;
-  Json config = formats::read_json_file(testing::golden_root() / kGolden / "config.json");
-  testing::NewTensors tensors = testing::read_tensors(testing::golden_root() / kGolden);
+  Json config;
+  testing::NewTensors tensors;
   Json description{{"model_quant_type", "FLOAT"}, {"version", "1.0.0"}, {"group_size", 0}};
 
-  explicit QuantizedFolder(Scheme scheme) {
+  explicit QuantizedFolder(Scheme scheme, const char* golden = kGolden)
+      : config(formats::read_json_file(testing::golden_root() / golden / "config.json")),
+        tensors(testing::read_tensors(testing::golden_root() / golden)) {
     config["max_position_embeddings"] = 4096;
     for (const auto& [name, tensor] : tensors) description[name] = "FLOAT";
     testing::write_model(place.path(), config, tensors);
@@ -131,6 +133,42 @@ std::vector<float> bf16_values(const std::vector<std::byte>& bytes) {
     values[i] = formats::bf16_to_float(bits);
   }
   return values;
+}
+
+TEST(AttentionScales, layers_with_experts_have_them_too) {
+  for (const char* golden : {"qwen2-moe", "qwen3-moe"}) {
+    const testing::TemporaryFolder place;
+    for (const Scheme scheme : {Scheme::kC8, Scheme::kFaQuant}) {
+      const QuantizedFolder folder(scheme, golden);
+      testing::write_model(place.path(), folder.config,
+                           testing::read_tensors(testing::golden_root() / golden));
+      const std::vector<float> exact = logits_of(place.path(), {.n_threads = 1});
+      const std::vector<float> got = logits_of(folder.place.path(), {.n_threads = 1});
+      const std::vector<float> zeros(exact.size(), 0.0F);
+      EXPECT_NE(got, exact) << golden;
+      EXPECT_LT(root_mean_square(got, exact), root_mean_square(exact, zeros) / 4) << golden;
+    }
+  }
+}
+
+TEST(AttentionScales, a_family_with_one_matrix_for_q_k_v_has_none) {
+  for (const char* kind : {"kv_quant_type", "fa_quant_type"}) {
+    const testing::TemporaryFolder place;
+    const auto golden = testing::golden_root() / "qwen";
+    const testing::NewTensors tensors = testing::read_tensors(golden);
+    Json description{{"model_quant_type", "FLOAT"}, {"version", "1.0.0"}};
+    for (const auto& [name, tensor] : tensors) description[name] = "FLOAT";
+    description[kind] = std::string(kind).starts_with("kv") ? "C8" : "FAQuant";
+    testing::write_model(place.path(), formats::read_json_file(golden / "config.json"), tensors);
+    formats::write_text_file(place.path() / formats::kDescriptionFile, description.dump());
+    try {
+      Model::load(place.path());
+      FAIL() << kind;
+    } catch (const formats::Error& error) {
+      EXPECT_EQ(error.code(), formats::ErrorCode::kBadInput);
+      EXPECT_THAT(error.what(), HasSubstr("fused q, k, v"));
+    }
+  }
 }
 
 // The scales come from 64 positions. What clips is off by more than half a step.

@@ -19,9 +19,13 @@ using quant::ConstMatrixF32;
 
 constexpr int64_t kVocabulary = 120;
 
-std::unique_ptr<Model> load(const std::string& tag, const ModelOptions& options = {}) {
+constexpr const char* kDense = "qwen2-untied";
+constexpr const char* kMixtures[] = {"qwen2-moe", "qwen3-moe"};
+
+std::unique_ptr<Model> load(const std::string& tag, const ModelOptions& options = {},
+                            const char* golden = kDense) {
   const testing::TemporaryFolder place;
-  testing::int8_folder("qwen2-untied", tag).write(place.path());
+  testing::int8_folder(golden, tag).write(place.path());
   return Model::load(place.path(), options);
 }
 
@@ -104,6 +108,30 @@ TEST(Phases, prefill_runs_as_dynamic_and_decode_as_static) {
       scores(*load("W8A8_MIX"), {{tokens, Phase::kPrefill}, {tokens, Phase::kDecode}});
   EXPECT_EQ(mixed[0], scores(*load("W8A8_DYNAMIC"), {{tokens}}).front());
   EXPECT_EQ(mixed[1], scores(*load("W8A8"), {{tokens}}).front());
+}
+
+TEST(Phases, experts_run_as_dynamic_in_prefill_and_as_static_in_decode) {
+  const std::vector<int32_t> tokens{3, 34, 65, 2, 33, 64, 90, 17};
+  for (const char* golden : kMixtures) {
+    const auto mixed = scores(*load("W8A8_MIX", {}, golden),
+                              {{tokens, Phase::kPrefill}, {tokens, Phase::kDecode}});
+    EXPECT_EQ(mixed[0], scores(*load("W8A8_DYNAMIC", {}, golden), {{tokens}}).front()) << golden;
+    EXPECT_EQ(mixed[1], scores(*load("W8A8", {}, golden), {{tokens}}).front()) << golden;
+    EXPECT_NE(mixed[0], mixed[1]) << golden;
+  }
+}
+
+TEST(Phases, an_expert_takes_each_of_its_tokens_in_the_token_s_phase) {
+  const std::vector<Text> texts{{{3, 34, 65}, Phase::kPrefill},
+                                {{17, 4, 80, 31}, Phase::kDecode},
+                                {{90}, Phase::kPrefill},
+                                {{5, 6}, Phase::kDecode}};
+  for (const char* golden : kMixtures) {
+    const auto model = load("W8A8_MIX", {.n_threads = 2}, golden);
+    const auto together = scores(*model, texts);
+    for (size_t i = 0; i < texts.size(); ++i)
+      EXPECT_EQ(together[i], scores(*model, {texts[i]}).front()) << golden << " " << i;
+  }
 }
 
 TEST(Phases, they_change_nothing_for_other_schemes) {
