@@ -7,7 +7,6 @@
 #include "quant/kernels/cpu.h"
 
 namespace llmq::convert {
-namespace {
 
 using formats::Json;
 
@@ -18,8 +17,6 @@ int64_t parameter_count(const Ledger& ledger) {
   }
   return total;
 }
-
-}  // namespace
 
 Json folder_report(const FolderJob& job, const FolderPlan& plan, const std::vector<Json>& results) {
   Json report = {{"llmq_version", LLMQ_VERSION},
