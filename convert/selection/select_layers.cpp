@@ -173,6 +173,20 @@ Choice choose_by_kl(std::span<const SelectionGroup> groups, double max_kl, doubl
   return {first_kept(groups, search.n_enough()), measured.at(search.n_enough())};
 }
 
+/// Says what the measured KL leaves out of what will be written.
+void warn_of_uncounted(const SelectionGoal& goal, const FolderPlan& plan, Console& console) {
+  if (!goal.max_kl) return;
+  const bool has_head = std::any_of(
+      plan.ledger.entries.begin(), plan.ledger.entries.end(),
+      [](const LedgerEntry& entry) { return entry.layer < 0 && is_quantized_linear(entry); });
+  if (has_head)
+    console.warn("--max-kl is measured with lm_head in float, which the recipe quantizes too");
+  if (plan.recipe.attention != formats::Scheme::kFloat) {
+    console.warn(
+        "--max-kl is measured with keys and values in float, which the recipe quantizes too");
+  }
+}
+
 void require_reachable(const SelectionGoal& goal, std::span<const SelectionGroup> groups,
                        const BitCount& count) {
   if (!goal.target_bits) return;
@@ -223,6 +237,7 @@ Json select_layers(FolderJob& job, const FolderPlan& plan, const CalibrationInpu
   std::vector<SelectionGroup> groups = selection_groups(job, plan);
   const BitCount count(plan.ledger);
   require_reachable(goal, groups, count);
+  warn_of_uncounted(goal, plan, context.console);
   context.console.info(
       fmt::format("measuring what quantizing each of {} groups does", groups.size()));
   SensitivityMeter meter(plan, calibration, context);
