@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -38,6 +39,11 @@ class UnitPreparer {
   /// embedding, costs a pass of its own). Throws as Calibrator, and Error{kBadInput} naming the
   /// linear where statistics are missing or no scale fits the model's dtype.
   const UnitPreparation& prepare(std::span<const LedgerEntry> entries);
+
+  /// The rotation of hidden states that the prepared layers expect; empty for none.
+  [[nodiscard]] std::function<void(const quant::MatrixF32& hidden)> change_of_hidden() const {
+    return transformer_.change_of_hidden();
+  }
 
   /// Adds what was decided to the results of the unit prepared last: ranges, parameters, dampings,
   /// tokens of experts.

@@ -1,5 +1,7 @@
 #include "convert/commands/folder_options.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -86,6 +88,14 @@ void add_calibration_options(CLI::App& command, FolderOptions& options) {
                      "Write what calibration saw to this file");
 }
 
+void add_selection_options(CLI::App& command, FolderOptions& options) {
+  command.add_option("--target-bits", options.target_bits,
+                     "Keep float what gains most by it, up to so many bits per weight");
+  command.add_option("--max-kl", options.max_kl,
+                     "Keep float as little as this mean KL (nats, on the calibration samples) "
+                     "permits");
+}
+
 void add_layout_options(CLI::App& command, FolderOptions& options) {
   command.add_option("--dtype", options.dtype,
                      "dtype of float tensors: float16 or bfloat16 (default: the source's; "
@@ -109,6 +119,27 @@ int64_t parse_disable_level(const std::string& text) {
     throw formats::usage_error("-disable_level " + text + ": is none of L0, L1, L2, ...");
   }
   return std::stoll(digits);
+}
+
+}  // namespace
+
+namespace {
+
+void require_goal(std::string_view option, const std::optional<double>& value) {
+  if (!value || (std::isfinite(*value) && *value > 0)) return;
+  throw formats::usage_error(fmt::format("{} {}: must be a finite number above 0", option, *value));
+}
+
+SelectionGoal selection_goal(const FolderOptions& options) {
+  require_goal("--target-bits", options.target_bits);
+  require_goal("--max-kl", options.max_kl);
+  const SelectionGoal goal{options.target_bits, options.max_kl};
+  if (goal.is_given() && !options.load_statistics.empty()) {
+    throw formats::usage_error(
+        "--target-bits and --max-kl run the model on calibration samples, which --stats does not "
+        "hold; give -calib, or leave --stats out");
+  }
+  return goal;
 }
 
 }  // namespace
@@ -173,6 +204,7 @@ FolderJob folder_job(const FolderOptions& options, const CommonOptions& common) 
                      {options.calibration_samples, options.calibration_length},
                      options.load_statistics,
                      options.save_statistics};
+  job.selection = selection_goal(options);
   job.part_size_bytes = static_cast<uint64_t>(std::llround(options.part_size_gib * 1073741824.0));
   job.n_threads = thread_count(common);
   job.max_memory_bytes = parse_memory(options.max_memory);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
 
 #include "convert/commands/commands.h"
@@ -24,8 +25,10 @@ struct FolderOptions {
   std::string load_statistics;
   std::string save_statistics;
   std::string disable_level;
-  RecipeOptions recipe;    ///< what changes the recipe
   std::string max_memory;  ///< "4GiB", "512MiB" or a number of bytes
+  std::optional<double> target_bits;
+  std::optional<double> max_kl;
+  RecipeOptions recipe;  ///< what changes the recipe
   bool keep_tied = false;
   bool no_resume = false;
   bool force = false;
@@ -40,6 +43,9 @@ void add_recipe_options(CLI::App& command, FolderOptions& options);
 /// --save-stats).
 void add_calibration_options(CLI::App& command, FolderOptions& options);
 
+/// Adds --target-bits and --max-kl.
+void add_selection_options(CLI::App& command, FolderOptions& options);
+
 /// Adds --dtype, -part_file_size, --keep-tied.
 void add_layout_options(CLI::App& command, FolderOptions& options);
 
@@ -47,8 +53,9 @@ void add_layout_options(CLI::App& command, FolderOptions& options);
 /// --recipe are given, the type is unknown, or -disable_level is not L0, L1, ...
 Recipe chosen_recipe(const FolderOptions& options);
 
-/// The job that the options describe, without a recipe. Throws Error{kUsage} for a bad --dtype
-/// or --max-memory.
+/// The job that the options describe, without a recipe. Throws Error{kUsage} for a bad --dtype or
+/// --max-memory, and for --target-bits or --max-kl that is not finite and above 0 or stands beside
+/// --stats.
 FolderJob folder_job(const FolderOptions& options, const CommonOptions& common);
 
 /// --threads, or all CPUs that the process may use.

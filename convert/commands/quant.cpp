@@ -39,6 +39,7 @@ void add_quant_command(CLI::App& app, const ChooseAction& choose) {
   command->add_option("--dst,--save-path", options->destination, "Folder to write")->required();
   add_recipe_options(*command, *options);
   add_calibration_options(*command, *options);
+  add_selection_options(*command, *options);
   add_layout_options(*command, *options);
   command->add_flag("--force", options->force, "Replace a destination that is not empty");
   command->add_flag("--no-resume", options->no_resume,

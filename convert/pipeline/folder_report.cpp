@@ -11,7 +11,6 @@
 #include "quant/kernels/cpu.h"
 
 namespace llmq::convert {
-namespace {
 
 using formats::Json;
 
@@ -22,6 +21,8 @@ int64_t parameter_count(const Ledger& ledger) {
   }
   return total;
 }
+
+namespace {
 
 /// Experts of which some linear was calibrated from weights alone.
 size_t count_experts_with_few_tokens(const FolderPlan& plan, const std::vector<Json>& results) {

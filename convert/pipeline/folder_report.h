@@ -10,6 +10,9 @@
 
 namespace llmq::convert {
 
+/// Elements of all tensors of the source, by which bits per weight are counted.
+int64_t parameter_count(const Ledger& ledger);
+
 /// llmq_report.json as far as it does not depend on how the run went: versions, recipe, totals, and
 /// every tensor with its fate and what `results` (one object per ledger entry) say of it.
 formats::Json folder_report(const FolderJob& job, const FolderPlan& plan,

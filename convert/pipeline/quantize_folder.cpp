@@ -17,6 +17,7 @@
 #include "convert/pipeline/side_files.h"
 #include "convert/pipeline/stream.h"
 #include "convert/report/memory.h"
+#include "convert/selection/select_layers.h"
 #include "convert/verify/conformance.h"
 #include "formats/description.h"
 #include "formats/error.h"
@@ -131,7 +132,7 @@ void check_statistics_path(const fs::path& file) {
 
 /// Says so where options of calibration are given and nothing is calibrated.
 void warn_of_idle_calibration(const FolderJob& job, const Recipe& recipe, Console& console) {
-  if (!job.recipe || recipe.needs_calibration()) return;
+  if (!job.recipe || recipe.needs_calibration() || job.selection.is_given()) return;
   const CalibrationJob& calibration = job.calibration;
   const bool is_asked_for = !calibration.texts.empty() || !calibration.load_statistics.empty() ||
                             !calibration.save_statistics.empty() || recipe.disable_level > 0 ||
@@ -323,6 +324,33 @@ Json require_conformance(const fs::path& folder, quant::ThreadTeam& team) {
   return conformance;
 }
 
+/// Opens the calibration where the job reads one, and lets it decide which linears stay float: the
+/// job's recipe and the plan are changed, `selection` gets what the report says of it. Returns
+/// nothing where writing needs no calibration.
+std::optional<CalibrationInput> decide_by_calibration(FolderJob& job, FolderPlan& plan,
+                                                      Json& selection, const RunContext& context) {
+  if (!plan.recipe.needs_calibration() && !job.selection.is_given()) return std::nullopt;
+  check_statistics_path(job.calibration.save_statistics);
+  std::optional<CalibrationInput> calibration = open_calibration(job, plan, context.console);
+  if (plan.recipe.chooses_layers()) {
+    keep_widest_float(*calibration, plan, context.team, context.console, *job.recipe);
+    plan = make_folder_plan(job);
+  }
+  if (job.selection.is_given()) {
+    selection = select_layers(job, plan, *calibration, context);
+    plan = make_folder_plan(job);
+  }
+  if (!plan.recipe.needs_calibration()) calibration.reset();
+  return calibration;
+}
+
+Json dry_report(const FolderJob& job, const FolderPlan& plan, const Json& selection) {
+  Json report =
+      folder_report(job, plan, std::vector<Json>(plan.ledger.entries.size(), Json::object()));
+  report.update(selection);
+  return report;
+}
+
 }  // namespace
 
 Json run_folder_job(const FolderJob& requested, Console& console) {
@@ -335,22 +363,17 @@ Json run_folder_job(const FolderJob& requested, Console& console) {
                        job.calibration.save_statistics);
   check_memory(job, plan);
   warn_of_idle_calibration(job, plan.recipe, console);
-  if (job.dry_run) {
+  if (job.dry_run && !job.selection.is_given()) {
     for (const std::string& warning : plan_warnings(plan)) console.warn(warning);
-    return folder_report(job, plan, std::vector<Json>(plan.ledger.entries.size(), Json::object()));
+    return dry_report(job, plan, Json::object());
   }
 
   quant::ThreadTeam team(job.n_threads);
-  std::optional<CalibrationInput> calibration;
-  if (plan.recipe.needs_calibration()) {
-    check_statistics_path(job.calibration.save_statistics);
-    calibration = open_calibration(job, plan, console);
-    if (plan.recipe.chooses_layers()) {
-      keep_widest_float(*calibration, plan, team, console, *job.recipe);
-      plan = make_folder_plan(job);
-    }
-  }
+  Json selection = Json::object();
+  std::optional<CalibrationInput> calibration =
+      decide_by_calibration(job, plan, selection, {team, console});
   for (const std::string& warning : plan_warnings(plan)) console.warn(warning);
+  if (job.dry_run) return dry_report(job, plan, selection);
   FolderRun run(job, plan, calibration ? &*calibration : nullptr, team, console);
   check_disk_space(job, run.layout().size_bytes());
   formats::StagingFolder staging(job.destination, job.source, job.force);
@@ -358,6 +381,7 @@ Json run_folder_job(const FolderJob& requested, Console& console) {
     const std::vector<Json>& results = run.run(staging);
     throw_if_interrupted();
     Json report = folder_report(job, plan, results);
+    report.update(selection);
     if (calibration) {
       report["calibration"] = calibration->report();
       report["calibration"].update(run.preparation_report());

@@ -22,6 +22,16 @@ struct CalibrationJob {
   std::filesystem::path save_statistics;
 };
 
+/// How much of a model is kept float, where the user gives a goal instead of names. Each finite and
+/// above 0; where one is given, calibration texts are read whatever the recipe.
+struct SelectionGoal {
+  std::optional<double> target_bits;  ///< bits per weight that the written tensors may have
+  std::optional<double>
+      max_kl;  ///< mean KL in nats from the float model on the calibration samples
+
+  [[nodiscard]] bool is_given() const { return target_bits || max_kl; }
+};
+
 /// One run of `llmq quant` or `llmq convert`.
 struct FolderJob {
   std::filesystem::path source;
@@ -31,6 +41,7 @@ struct FolderJob {
   LedgerOptions ledger;
   /// Read for recipes that need it.
   CalibrationJob calibration;
+  SelectionGoal selection;
   uint64_t part_size_bytes = 0;  ///< 0: one file
   int n_threads = 1;
   uint64_t max_memory_bytes = 0;  ///< a job that is expected to need more is refused; 0: no limit

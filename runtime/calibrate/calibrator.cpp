@@ -73,6 +73,10 @@ MatrixF32 Calibrator::rows(int64_t first_row, int64_t n_rows) {
   return {hidden_.data() + first_row * n_hidden, n_rows, n_hidden, n_hidden};
 }
 
+ConstMatrixF32 Calibrator::hidden() const {
+  return {hidden_.data(), sample_begins_.back(), config_.hidden_size, config_.hidden_size};
+}
+
 template <typename Run>
 void Calibrator::for_each_batch(const Run& run) {
   const int64_t n_tokens = sample_begins_.back();

@@ -64,6 +64,16 @@ class Calibrator {
   /// follow. Throws Error{kInternal} without keeps_inputs or before the first layer.
   void look_back(const LayerWeights& weights, const LayerObserver& observer,
                  const std::function<void(const quant::MatrixF32& hidden)>& change = {});
+
+  /// Hidden states [n_tokens, hidden_size] behind the layers run so far, sample after sample. Valid
+  /// until the next layer is run.
+  [[nodiscard]] quant::ConstMatrixF32 hidden() const;
+
+  /// Changes the hidden states in place: for layers whose weights follow a rotation of them.
+  void change_hidden(const std::function<void(const quant::MatrixF32& hidden)>& change) {
+    change(rows(0, sample_begins_.back()));
+  }
+
   /// Of the layer that advance() ran last; empty before.
   [[nodiscard]] const AttentionStatistics& attention_statistics() const { return attention_; }
 

@@ -100,6 +100,7 @@ void DecoderRunner::run_layer(const LayerWeights& weights, LayerIndex index,
   if (n_rows_ == 0) return;
   attend(weights, index, hidden, observer);
   feed_forward(weights, hidden, observer);
+  if (observer.output) observer.output(readable(hidden));
 }
 
 void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const MatrixF32& hidden,

@@ -38,6 +38,8 @@ struct AttentionInput {
 struct LayerObserver {
   std::function<void(const LinearInput&)> linear_input;
   std::function<void(const AttentionInput&)> attention_input;
+  /// The residual stream behind the layer: the rows of the batch, in order.
+  std::function<void(const quant::ConstMatrixF32& hidden)> output = {};
 };
 
 /// Which layer to run.
