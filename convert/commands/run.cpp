@@ -28,7 +28,7 @@ struct RunOptions {
 
 /// The tokenizer of a folder; none where it has no tokenizer files at all, so that ids still run.
 std::optional<runtime::Tokenizer> load_tokenizer(const std::filesystem::path& folder) {
-  for (const char* name : {"tokenizer.json", "vocab.json", "tokenizer.model"}) {
+  for (const char* name : {"tokenizer.json", "vocab.json", "qwen.tiktoken", "tokenizer.model"}) {
     if (std::filesystem::exists(folder / name)) return runtime::Tokenizer::load(folder);
   }
   return std::nullopt;
