@@ -19,4 +19,9 @@ void check_family(const formats::ModelConfig& config, const Recipe& recipe, Ledg
 /// the engines that run sparse models have alone.
 void check_sparse_dtype(const Recipe& recipe, formats::DType model_dtype);
 
+/// Throws Error{kUsage} where a recipe rotates the hidden states of an embedding model, which has
+/// no head that could turn them back.
+void check_rotation(const formats::Checkpoint& source, const formats::ModelConfig& config,
+                    const Recipe& recipe);
+
 }  // namespace llmq::convert
