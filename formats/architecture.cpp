@@ -212,6 +212,30 @@ constexpr std::array<Architecture, 6> kArchitectures{
      {"qwen3", kQwen3Types, kQwen3Modules},
      {"qwen3_moe", kQwen3MoeTypes, kQwen3MoeModules}}};
 
+constexpr std::string_view kModelPrefix = "model.";
+
+template <size_t kSize>
+constexpr std::array<ModuleRow, kSize> bare(std::array<ModuleRow, kSize> rows) {
+  for (ModuleRow& row : rows) {
+    if (row.path.starts_with(kModelPrefix)) row.path.remove_prefix(kModelPrefix.size());
+  }
+  return rows;
+}
+constexpr auto kBareLlamaModules = bare(kLlamaModules);
+constexpr auto kBareQwen2Modules = bare(kQwen2Modules);
+constexpr auto kBareQwen2MoeModules = bare(kQwen2MoeModules);
+constexpr auto kBareQwen3Modules = bare(kQwen3Modules);
+constexpr auto kBareQwen3MoeModules = bare(kQwen3MoeModules);
+
+/// In the order of kArchitectures.
+constexpr std::array<Architecture, 6> kBareArchitectures{
+    {{"llama", kLlamaTypes, kBareLlamaModules},
+     {"qwen", kQwenTypes, kQwenModules},
+     {"qwen2", kQwen2Types, kBareQwen2Modules},
+     {"qwen2_moe", kQwen2MoeTypes, kBareQwen2MoeModules},
+     {"qwen3", kQwen3Types, kBareQwen3Modules},
+     {"qwen3_moe", kQwen3MoeTypes, kBareQwen3MoeModules}}};
+
 constexpr std::string_view kLayerMark = "{L}";
 constexpr std::string_view kExpertMark = "{E}";
 
@@ -252,9 +276,10 @@ void append_module(const ModuleRow& row, const ModelConfig& config, int64_t laye
   weight.expert = expert;
   weight.shape = {extent_of(row.n_out, config)};
   if (row.n_in != kOne) weight.shape.push_back(extent_of(row.n_in, config));
-  // A tied model stores the shared matrix under either name or both.
-  const bool is_shared = row.role == R::kHead || row.role == R::kEmbedding;
-  weight.is_required = !(config.tie_word_embeddings && is_shared);
+  // A tied model stores the shared matrix under either name or both, an embedding model no head.
+  const bool may_lack_head = config.may_lack_head();
+  const bool is_shared = row.role == R::kHead || (row.role == R::kEmbedding && !may_lack_head);
+  weight.is_required = !((config.tie_word_embeddings || may_lack_head) && is_shared);
   tensors.push_back(weight);
   if (!has_bias(row, config)) return;
   ExpectedTensor bias = weight;
@@ -286,7 +311,7 @@ std::span<const Architecture> architectures() {
 
 const Architecture& architecture_of(const ModelConfig& config) {
   std::string known;
-  for (const Architecture& architecture : kArchitectures) {
+  for (const Architecture& architecture : config.bare_names ? kBareArchitectures : kArchitectures) {
     for (const std::string_view type : architecture.model_types) {
       if (type == config.model_type) return architecture;
       known += fmt::format("{}{}", known.empty() ? "" : ", ", type);

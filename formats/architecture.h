@@ -126,7 +126,8 @@ struct ExpectedTensor {
   int64_t layer = -1;   ///< -1 outside the decoder layers
   int64_t expert = -1;  ///< -1 outside experts
   Shape shape;          ///< [n_out, n_in], or [n_out] for vectors and biases
-  /// False for a head that may be absent because it is tied to the embedding, and for tensors that
+  /// False for a head that may be absent because it is tied to the embedding or because the model
+  /// is an embedding model, and for tensors that
   /// some exports leave out.
   bool is_required = true;
 };
@@ -134,7 +135,8 @@ struct ExpectedTensor {
 /// Every family known.
 std::span<const Architecture> architectures();
 
-/// The family of a configuration. Throws Error{kBadInput} listing the known model types.
+/// The family of a configuration; where its names are bare, with paths that lack the "model.".
+/// Throws Error{kBadInput} listing the known model types.
 const Architecture& architecture_of(const ModelConfig& config);
 
 /// Value of an extent for a configuration.

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <string>
 
 #include "formats/error.h"
@@ -51,6 +53,21 @@ const StoredTensor* find_norm_tensor(const Checkpoint& checkpoint, std::string_v
   if (const StoredTensor* wrapped = checkpoint.find(fmt::format("{}.module{}", path, suffix)))
     return wrapped;
   return checkpoint.find(fmt::format("{}{}", path, suffix));
+}
+
+bool has_bare_names(const Checkpoint& checkpoint) {
+  constexpr std::array<std::string_view, 2> kOuter{"embed_tokens.weight", "norm.weight"};
+  const auto is_there = [&](std::string_view prefix) {
+    return std::any_of(kOuter.begin(), kOuter.end(), [&](std::string_view name) {
+      return checkpoint.find(fmt::format("{}{}", prefix, name)) != nullptr;
+    });
+  };
+  return is_there("") && !is_there("model.");
+}
+
+std::string table_name(const ModelConfig& config, std::string_view name) {
+  const bool lacks_prefix = config.bare_names && !name.starts_with("lm_head");
+  return fmt::format("{}{}", lacks_prefix ? "model." : "", name);
 }
 
 }  // namespace llmq::formats

@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "formats/checkpoint.h"
 #include "formats/description.h"
 #include "formats/dtype.h"
+#include "formats/model_config.h"
 #include "formats/scheme.h"
 
 namespace llmq::formats {
@@ -53,5 +55,15 @@ int64_t group_size_of(const Shape& scale, int64_t k);
 /// what engines run under "X.module"; that is preferred to "X". Null when neither is there.
 const StoredTensor* find_norm_tensor(const Checkpoint& checkpoint, std::string_view module,
                                      std::string_view suffix);
+
+/// True where a checkpoint's tensors lack the "model." that the architecture table has, as
+/// embedding models are published ("embed_tokens.weight", "layers.0.…", "norm.weight"): the value
+/// for ModelConfig::bare_names.
+bool has_bare_names(const Checkpoint& checkpoint);
+
+/// The name that a module of a checkpoint with bare names has in the architecture table, so that
+/// patterns written for that find it: "model.layers.3.mlp.up_proj" of "layers.3.mlp.up_proj".
+/// Other names as they are.
+std::string table_name(const ModelConfig& config, std::string_view name);
 
 }  // namespace llmq::formats

@@ -345,6 +345,13 @@ int64_t ModelConfig::window_of(int64_t layer) const {
   return has_window ? *sliding_window : 0;
 }
 
+bool ModelConfig::may_lack_head() const {
+  if (bare_names) return true;
+  const bool is_one = architectures.size() == 1;
+  return is_one && architectures[0].ends_with("Model") &&
+         !architectures[0].ends_with("LMHeadModel");
+}
+
 bool ModelConfig::is_moe_layer(int64_t layer) const {
   if (n_experts == 0) return false;
   if (std::find(mlp_only_layers.begin(), mlp_only_layers.end(), layer) != mlp_only_layers.end())
@@ -369,6 +376,7 @@ ModelConfig parse_model_config(const Json& document, const std::string& origin) 
   parse_experts(reader, config);
   config.rms_norm_eps = reader.positive("rms_norm_eps", 1e-6);
   config.tie_word_embeddings = reader.boolean("tie_word_embeddings").value_or(false);
+  config.is_causal = reader.boolean("is_causal").value_or(true);
   config.attention_bias = reader.boolean("attention_bias");
   config.mlp_bias = reader.boolean("mlp_bias");
   if (config.model_type == "qwen") parse_first_qwen(reader, config);

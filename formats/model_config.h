@@ -52,6 +52,11 @@ struct ModelConfig {
   double partial_rotary_factor = 1.0;
 
   bool tie_word_embeddings = false;
+  /// False where config.json says that a token's attention reaches to later tokens too.
+  bool is_causal = true;
+  /// Tensors lack the "model." that names of the architecture table begin with, as embedding models
+  /// are published. Not in config.json: has_bare_names of their checkpoint gives it.
+  bool bare_names = false;
   /// Biases that config.json switches; absent where it does not say (the family decides).
   std::optional<bool> attention_bias;
   std::optional<bool> mlp_bias;
@@ -85,6 +90,10 @@ struct ModelConfig {
   /// Window of the attention of `layer` (0-based) in tokens, the token itself counted; 0 for
   /// attention over all positions.
   [[nodiscard]] int64_t window_of(int64_t layer) const;
+
+  /// True for an embedding model, which gives hidden states: its names are bare, or its only class
+  /// is that of a decoder alone ("Qwen2Model"). It need not have a head, and gets none.
+  [[nodiscard]] bool may_lack_head() const;
 
   /// True when `layer` (0-based) has experts instead of one MLP.
   [[nodiscard]] bool is_moe_layer(int64_t layer) const;

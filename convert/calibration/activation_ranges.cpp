@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "convert/interrupt.h"
+#include "formats/dialect.h"
 #include "formats/error.h"
 #include "runtime/attention/rope.h"
 #include "runtime/calibrate/calibrator.h"
@@ -187,7 +188,8 @@ std::vector<WidthCandidate> width_candidates(const CalibrationStatistics& statis
     const bool is_candidate =
         patterns.empty() ||
         std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
-          return matches_pattern(pattern, entry.module);
+          return matches_pattern(pattern, entry.module) ||
+                 matches_pattern(pattern, formats::table_name(plan.config, entry.module));
         });
     if (is_candidate && static_rule(entry) != nullptr && spread != statistics.first_samples.end())
       candidates.push_back({spread->second, entry.module});

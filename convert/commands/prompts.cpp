@@ -116,6 +116,7 @@ std::vector<Prompt> read_prompts(const PromptOptions& options, const std::string
   for (const TextPrompt& text : texts) {
     runtime::EncodeOptions encode;
     encode.add_bos = !chat && tokenizer->adds_bos();
+    encode.add_eos = options.is_embedding && tokenizer->adds_eos();
     const std::vector<runtime::ChatMessage> messages{{"user", text.text}};
     prompts.push_back({tokenizer->encode(chat ? chat->render(messages, {}) : text.text, encode),
                        text.max_output_length});

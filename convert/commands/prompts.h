@@ -14,6 +14,7 @@ struct PromptOptions {
   std::string dictionary;          ///< JSON list of {"prompt", "max_output_length"}
   std::string ids;                 ///< "1,2,3", a JSON list of ids, or a JSON list of such lists
   bool is_chat = false;            ///< put each text into the model's chat format as a user's turn
+  bool is_embedding = false;       ///< end each text as the tokenizer ends texts for embedding
   int64_t max_input_length = 0;    ///< tokens; 0: as many as the model takes
   int64_t max_output_length = 128;
 };

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "convert/commands/commands.h"
+#include "convert/commands/embed_texts.h"
 #include "convert/commands/model_options.h"
 #include "convert/commands/prompts.h"
 #include "convert/interrupt.h"
@@ -17,18 +18,20 @@ constexpr const char* kFooter =
     "Examples:\n"
     "  llmq run --model_path Qwen2.5-0.5B-w8a16 --input_texts \"What is deep learning?\" "
     "--is_chat_model\n"
-    "  llmq run --model_path stories260k --input_texts prompts.jsonl --max_batch_size 4 --json";
+    "  llmq run --model_path stories260k --input_texts prompts.jsonl --max_batch_size 4 --json\n"
+    "  llmq run --model_path Qwen3-Embedding-0.6B --embed --input_texts \"a cat\" \"a dog\"";
 
 struct RunOptions {
   ModelCommandOptions model;
   PromptOptions prompt;
   runtime::SamplingOptions sampling;
   int64_t max_batch_size = 8;
+  bool is_embedding = false;
 };
 
 /// The tokenizer of a folder; none where it has no tokenizer files at all, so that ids still run.
 std::optional<runtime::Tokenizer> load_tokenizer(const std::filesystem::path& folder) {
-  for (const char* name : {"tokenizer.json", "vocab.json", "tokenizer.model"}) {
+  for (const char* name : {"tokenizer.json", "vocab.json", "qwen.tiktoken", "tokenizer.model"}) {
     if (std::filesystem::exists(folder / name)) return runtime::Tokenizer::load(folder);
   }
   return std::nullopt;
@@ -44,11 +47,26 @@ formats::Json result_json(const runtime::GenerateResult& result, const Prompt& p
   return json;
 }
 
+/// Shows `document`, with the phase that was asked for, or `text`.
+void show(Console& console, const RunOptions& options, formats::Json document,
+          const std::string& text) {
+  if (!options.model.phase.empty()) document["phase"] = options.model.phase;
+  console.result(document, text);
+}
+
 int run_model(const RunOptions& options, Console& console, const CommonOptions& common) {
+  if (options.is_embedding) check_pooling(options.model.folder);
   const std::unique_ptr<runtime::Model> model =
       runtime::Model::load(options.model.folder, model_options(options.model, common));
   const std::optional<runtime::Tokenizer> tokenizer = load_tokenizer(options.model.folder);
-  const std::vector<Prompt> prompts = read_prompts(options.prompt, options.model.folder, tokenizer);
+  PromptOptions prompt_options = options.prompt;
+  prompt_options.is_embedding = options.is_embedding;
+  const std::vector<Prompt> prompts = read_prompts(prompt_options, options.model.folder, tokenizer);
+  if (options.is_embedding) {
+    EmbedResult result = embed_prompts(*model, prompts, options.max_batch_size, console);
+    show(console, options, std::move(result.document), result.text);
+    return 0;
+  }
   std::vector<runtime::GenerateRequest> requests;
   requests.reserve(prompts.size());
   for (const Prompt& prompt : prompts) {
@@ -76,9 +94,7 @@ int run_model(const RunOptions& options, Console& console, const CommonOptions& 
     text += fmt::format("[{}] {}\n", i + 1,
                         tokenizer ? result["text"].get<std::string>() : result["ids"].dump());
   }
-  formats::Json document = list.size() == 1 ? list.front() : formats::Json{{"results", list}};
-  if (!options.model.phase.empty()) document["phase"] = options.model.phase;
-  console.result(document, text);
+  show(console, options, list.size() == 1 ? list.front() : formats::Json{{"results", list}}, text);
   return 0;
 }
 
@@ -94,21 +110,29 @@ void add_run_options(CLI::App& command, RunOptions& options) {
                      "Token ids: 1,2,3 or a JSON list, or a list of lists");
   command.add_option("--max-input-length", options.prompt.max_input_length,
                      "Refuse prompts of more tokens");
-  command
-      .add_option("--max-output-length", options.prompt.max_output_length,
-                  "New tokens at most (default 128)")
-      ->check(CLI::NonNegativeNumber);
+  CLI::Option* output_length =
+      command
+          .add_option("--max-output-length", options.prompt.max_output_length,
+                      "New tokens at most (default 128)")
+          ->check(CLI::NonNegativeNumber);
   command.add_option("--max-batch-size", options.max_batch_size, "Texts that run together")
       ->check(CLI::Range(1, 1024));
-  add_switch(command, "--is-chat-model", options.prompt.is_chat,
-             "Put each text into the model's chat format");
-  command.add_option("--temperature", options.sampling.temperature,
-                     "0: always the likeliest token (default)");
-  command.add_option("--top-k", options.sampling.top_k,
-                     "Choose among the k likeliest tokens (0: all)");
-  command.add_option("--top-p", options.sampling.top_p,
-                     "Choose among the likeliest tokens of this total probability");
-  command.add_option("--seed", options.sampling.seed, "Seed of the choice");
+  CLI::Option* chat = add_switch(command, "--is-chat-model", options.prompt.is_chat,
+                                 "Put each text into the model's chat format");
+  CLI::Option* temperature = command.add_option("--temperature", options.sampling.temperature,
+                                                "0: always the likeliest token (default)");
+  CLI::Option* top_k = command.add_option("--top-k", options.sampling.top_k,
+                                          "Choose among the k likeliest tokens (0: all)");
+  CLI::Option* top_p =
+      command.add_option("--top-p", options.sampling.top_p,
+                         "Choose among the likeliest tokens of this total probability");
+  CLI::Option* seed = command.add_option("--seed", options.sampling.seed, "Seed of the choice");
+  CLI::Option* embed =
+      add_switch(command, "--embed", options.is_embedding,
+                 "Give each text's embedding instead: its last token's final hidden state, of "
+                 "length 1");
+  for (CLI::Option* other : {output_length, chat, temperature, top_k, top_p, seed})
+    embed->excludes(other);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "convert/pipeline/recipe_checks.h"
 #include "formats/attention_tensors.h"
+#include "formats/dialect.h"
 #include "formats/error.h"
 
 namespace llmq::convert {
@@ -203,14 +204,20 @@ class LedgerBuilder {
     ledger_.entries.push_back(std::move(entry));
   }
 
+  [[nodiscard]] RecipeRule rule_for(const std::string& module) const {
+    return recipe_.rule_for(module, formats::table_name(config_, module));
+  }
+
+  /// An embedding model has no use for a copy of its embedding as a head.
   [[nodiscard]] bool is_shared(const ExpectedTensor& expected) const {
-    return config_.tie_word_embeddings && !expected.is_required;
+    return config_.tie_word_embeddings && !config_.may_lack_head() && !expected.is_required;
   }
 
   void check_absence(const ExpectedTensor& expected) const {
-    const bool partner_exists =
-        is_shared(expected) && source_.find(partner_name(expected)) != nullptr;
-    if (!expected.is_required && partner_exists) return;
+    const bool is_done_without =
+        config_.may_lack_head() ||
+        (is_shared(expected) && source_.find(partner_name(expected)) != nullptr);
+    if (!expected.is_required && is_done_without) return;
     throw bad_input(fmt::format("{}: tensor {} is missing; the checkpoint is incomplete",
                                 source_.folder().string(), expected.name));
   }
@@ -230,7 +237,7 @@ class LedgerBuilder {
     const auto add_output = [&](const std::string& name, bool head) {
       if (head) {
         const std::string module = name.substr(0, name.size() - std::string_view(".weight").size());
-        const RecipeRule rule = recipe_.rule_for(module);
+        const RecipeRule rule = rule_for(module);
         add_linear(module, tensor, entry, {rule, float_reason(rule)});
         entry.group = formats::FusedGroup::kHead;  // also where the embedding's name is stored
       } else {
@@ -292,14 +299,14 @@ class LedgerBuilder {
   /// matrix, so that one member kept float keeps the whole group float.
   [[nodiscard]] std::pair<RecipeRule, std::string> group_rule(
       const ExpectedTensor& expected) const {
-    RecipeRule own = recipe_.rule_for(expected.module);
+    RecipeRule own = rule_for(expected.module);
     if (own.scheme == Scheme::kFloat) return {own, float_reason(own)};
     if (recipe_.row_parallel_symmetric && expected.row->tp == formats::TpAxis::kRowParallel)
       own.activation_symmetric = true;
     for (const formats::ModuleRow& row : formats::architecture_of(config_).modules) {
       if (row.group != expected.row->group) continue;
       const std::string member = formats::module_path(row, expected.layer, expected.expert);
-      RecipeRule rule = recipe_.rule_for(member);
+      RecipeRule rule = rule_for(member);
       if (recipe_.row_parallel_symmetric && row.tp == formats::TpAxis::kRowParallel)
         rule.activation_symmetric = true;
       if (rule.scheme == own.scheme) {
@@ -465,6 +472,7 @@ DType choose_model_dtype(const formats::Checkpoint& source, const formats::Model
 Ledger make_ledger(const formats::Checkpoint& source, const formats::ModelConfig& config,
                    const Recipe& recipe, const LedgerOptions& options) {
   check_schemes(recipe);
+  check_rotation(source, config, recipe);
   check_sparse_dtype(recipe, choose_model_dtype(source, config, options.dtype));
   Ledger ledger = LedgerBuilder(source, config, recipe, options).build();
   check_family(config, recipe, ledger);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "convert/pipeline/stream.h"
+#include "formats/dialect.h"
 #include "runtime/calibrate/calibrator.h"
 
 namespace llmq::convert {
@@ -129,6 +130,7 @@ FolderPlan make_folder_plan(const FolderJob& job) {
   const std::filesystem::path config_path = job.source / "config.json";
   FolderPlan plan{formats::read_json_file(config_path), {}, std::move(source), {}, {}, {}};
   plan.config = formats::parse_model_config(plan.config_document, config_path.string());
+  plan.config.bare_names = formats::has_bare_names(plan.source);
   plan.recipe = job.recipe.value_or(float_recipe());
   LedgerOptions options = job.ledger;
   if (!options.dtype) options.dtype = plan.recipe.dtype;

@@ -10,6 +10,7 @@
 
 #include "formats/architecture.h"
 #include "formats/attention_tensors.h"
+#include "formats/dialect.h"
 #include "formats/error.h"
 #include "formats/scheme.h"
 
@@ -154,6 +155,15 @@ void check_sparse_dtype(const Recipe& recipe, formats::DType model_dtype) {
   }
 }
 
+void check_rotation(const formats::Checkpoint& source, const formats::ModelConfig& config,
+                    const Recipe& recipe) {
+  if (!recipe.rotate || !config.may_lack_head() || source.find("lm_head.weight") != nullptr) return;
+  throw formats::usage_error(
+      fmt::format("recipe {}: rotates the hidden states, which this model without a head gives as "
+                  "embeddings; choose a type without rotation",
+                  recipe.name));
+}
+
 void check_family(const formats::ModelConfig& config, const Recipe& recipe, Ledger& ledger) {
   const formats::Architecture& architecture = formats::architecture_of(config);
   const auto& families = recipe.families;
@@ -165,7 +175,9 @@ void check_family(const formats::ModelConfig& config, const Recipe& recipe, Ledg
   for (const std::string& pattern : patterns) {
     const bool found =
         std::any_of(ledger.entries.begin(), ledger.entries.end(), [&](const LedgerEntry& entry) {
-          return matches_pattern(pattern, entry.module) || pattern == "lm_head";
+          return matches_pattern(pattern, entry.module) ||
+                 matches_pattern(pattern, formats::table_name(config, entry.module)) ||
+                 pattern == "lm_head";
         });
     if (!found) {
       throw formats::usage_error(

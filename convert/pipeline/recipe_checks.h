@@ -34,4 +34,9 @@ void check_statistics_use(const Recipe& recipe, const std::filesystem::path& loa
 /// the engines that run sparse models have alone.
 void check_sparse_dtype(const Recipe& recipe, formats::DType model_dtype);
 
+/// Throws Error{kUsage} where a recipe rotates the hidden states of an embedding model, which has
+/// no head that could turn them back.
+void check_rotation(const formats::Checkpoint& source, const formats::ModelConfig& config,
+                    const Recipe& recipe);
+
 }  // namespace llmq::convert

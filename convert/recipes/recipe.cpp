@@ -58,12 +58,16 @@ bool matches_pattern(std::string_view pattern, std::string_view text) {
   }
 }
 
-RecipeRule Recipe::rule_for(std::string_view module) const {
+RecipeRule Recipe::rule_for(std::string_view module, std::string_view other_name) const {
+  const auto matches = [&](std::string_view pattern) {
+    return matches_pattern(pattern, module) ||
+           (!other_name.empty() && matches_pattern(pattern, other_name));
+  };
   for (const std::string& pattern : keep_float) {
-    if (matches_pattern(pattern, module)) return {pattern, formats::Scheme::kFloat};
+    if (matches(pattern)) return {pattern, formats::Scheme::kFloat};
   }
   for (const RecipeRule& rule : rules) {
-    if (matches_pattern(rule.match, module)) return rule;
+    if (matches(rule.match)) return rule;
   }
   return {"", formats::Scheme::kFloat};
 }

@@ -72,8 +72,10 @@ struct Recipe {
   /// What the recipe does not do yet, told to the user; usually empty.
   std::string caveat;
 
-  /// The scheme and parameters of a module.
-  [[nodiscard]] RecipeRule rule_for(std::string_view module) const;
+  /// The scheme and parameters of a module. A pattern may match its other name instead, where it
+  /// has one (not empty).
+  [[nodiscard]] RecipeRule rule_for(std::string_view module,
+                                    std::string_view other_name = {}) const;
 
   /// True when a rule stores activation ranges, which only a calibration can give.
   [[nodiscard]] bool has_static_activations() const;

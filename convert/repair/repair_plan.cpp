@@ -110,7 +110,9 @@ void repair_metadata(RepairPlan& plan, const fs::path& source) {
 void add_tied_head(RepairPlan& plan, const formats::ModelConfig& config) {
   const std::string head = "lm_head.weight";
   const bool is_there = plan.checkpoint.find(head) != nullptr;
-  if (!config.tie_word_embeddings || is_there || !plan.description.tag_of(head).empty()) return;
+  if (!config.tie_word_embeddings || config.may_lack_head() || is_there ||
+      !plan.description.tag_of(head).empty())
+    return;
   plan.description.tensors.emplace_back(head, "FLOAT");
   plan.note("description", "added the key of the tied head, FLOAT", head);
 }
@@ -260,7 +262,8 @@ RepairPlan make_repair_plan(const RepairRequest& request, quant::ThreadTeam& tea
   plan.checkpoint = formats::Checkpoint::open(request.source);
   const fs::path config_path = request.source / "config.json";
   const Json document = formats::read_json_file(config_path);
-  const formats::ModelConfig config = formats::parse_model_config(document, config_path.string());
+  formats::ModelConfig config = formats::parse_model_config(document, config_path.string());
+  config.bare_names = formats::has_bare_names(plan.checkpoint);
   open_description(plan, request, config.quantize);
   plan.model_dtype = model_dtype_of(plan, request, config.torch_dtype);
   plan.files = plan.checkpoint.files();

@@ -55,6 +55,7 @@ FolderView::FolderView(const std::filesystem::path& folder)
     description_ = formats::read_description(*path);
     for (const auto& [name, tag] : description_->tensors) tags_.emplace(name, tag);
   }
+  config_.bare_names = formats::has_bare_names(checkpoint_);
   expected_ = formats::expected_tensors(formats::architecture_of(config_), config_);
   for (const formats::ExpectedTensor& expected : expected_) {
     if (expected.is_bias || expected.row->group == formats::FusedGroup::kNone) continue;

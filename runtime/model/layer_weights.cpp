@@ -30,8 +30,6 @@ using formats::Scheme;
 using formats::Shape;
 using formats::StoredTensor;
 
-constexpr std::string_view kModelPrefix = "model.";
-
 void check_shape(const StoredTensor& tensor, const Shape& shape) {
   if (formats::accepts_shape(tensor.shape, shape)) return;
   throw bad_input(fmt::format("{} has shape {} where config.json asks for {}", tensor.name,
@@ -76,6 +74,10 @@ void check_executable(const ModelConfig& config, const Description* description)
     throw bad_input(fmt::format("hidden_act \"{}\" of config.json is not supported, only silu",
                                 config.hidden_act));
   }
+  if (!config.is_causal) {
+    throw bad_input(
+        "is_causal of config.json is false: attention to later tokens, which is not run");
+  }
   if (description == nullptr) return;
   const std::string& kv = description->kv_quant_type;
   const std::string& fa = description->fa_quant_type;
@@ -114,10 +116,6 @@ WeightLoader::WeightLoader(const WeightSource& source, quant::ThreadTeam& team)
       architecture_(formats::architecture_of(*source.config)),
       team_(team) {
   check_executable(config_, description_);
-  const std::string norm =
-      module_name(formats::module_row(architecture_, Role::kFinalNorm), -1) + ".weight";
-  lacks_prefix_ = checkpoint_.find(norm) == nullptr && norm.starts_with(kModelPrefix) &&
-                  checkpoint_.find(norm.substr(kModelPrefix.size())) != nullptr;
 }
 
 LayerWeights WeightLoader::layer(int64_t layer_index) {
@@ -205,12 +203,6 @@ void WeightLoader::add_experts(int64_t layer_index, LayerWeights& weights) {
   weights.shared_switch = linear(Role::kSharedExpertSwitch, layer_index);
 }
 
-std::string WeightLoader::module_name(const ModuleRow& row, int64_t layer_index,
-                                      int64_t expert) const {
-  const std::string path = formats::module_path(row, layer_index, expert);
-  return lacks_prefix_ && path.starts_with(kModelPrefix) ? path.substr(kModelPrefix.size()) : path;
-}
-
 OuterWeights WeightLoader::outer() {
   const bool has_embedding = has_module(Role::kEmbedding, -1);
   const bool has_head = has_module(Role::kHead, -1);
@@ -227,12 +219,12 @@ OuterWeights WeightLoader::outer() {
 
 bool WeightLoader::has_module(Role role, int64_t layer_index) const {
   const ModuleRow& row = formats::module_row(architecture_, role);
-  return checkpoint_.find(module_name(row, layer_index) + ".weight") != nullptr;
+  return checkpoint_.find(formats::module_path(row, layer_index) + ".weight") != nullptr;
 }
 
 LinearWeights WeightLoader::linear(Role role, int64_t layer_index, int64_t expert) {
   const ModuleRow& row = formats::module_row(architecture_, role);
-  const std::string module = module_name(row, layer_index, expert);
+  const std::string module = formats::module_path(row, layer_index, expert);
   const StoredTensor& tensor = checkpoint_.at(module + ".weight");
   LinearWeights linear;
   linear.scheme = scheme_of(tensor);
@@ -405,7 +397,7 @@ std::span<const int32_t> WeightLoader::integers(const std::string& name, const S
 
 NormWeights WeightLoader::norm(Role role, int64_t layer_index) {
   const ModuleRow& row = formats::module_row(architecture_, role);
-  const std::string module = module_name(row, layer_index);
+  const std::string module = formats::module_path(row, layer_index);
   const Shape shape{formats::extent_of(row.n_out, config_)};
   // A norm's bias comes from quantizers that shift activations.
   const StoredTensor* weight = formats::find_norm_tensor(checkpoint_, module, ".weight");
@@ -419,7 +411,7 @@ NormWeights WeightLoader::norm(Role role, int64_t layer_index) {
 std::span<const float> WeightLoader::head_norm(Role role, int64_t layer_index) {
   const ModuleRow* row = formats::find_module_row(architecture_, role);
   if (row == nullptr) return {};
-  return vector(module_name(*row, layer_index) + ".weight",
+  return vector(formats::module_path(*row, layer_index) + ".weight",
                 {formats::extent_of(row->n_out, config_)});
 }
 

@@ -80,9 +80,9 @@ struct WeightSource {
 class WeightLoader {
  public:
   /// Throws Error{kBadInput} for an architecture that is unknown or cannot be executed (an
-  /// activation other than SiLU), and for a description with an unknown kind of quantized KV cache
-  /// or attention, or with both.
-  /// Packing is divided over `team`, which must outlive the loader.
+  /// activation other than SiLU, attention to later tokens), and for a description with an unknown
+  /// kind of quantized KV cache or attention, or with both. Packing is divided over `team`, which
+  /// must outlive the loader.
   WeightLoader(const WeightSource& source, quant::ThreadTeam& team);
 
   /// Throws Error{kBadInput} naming the tensor that is missing, has another shape or dtype than the
@@ -105,8 +105,6 @@ class WeightLoader {
   [[nodiscard]] bool has_module(formats::Role role, int64_t layer_index) const;
   LinearWeights linear(formats::Role role, int64_t layer_index, int64_t expert = -1);
   void add_experts(int64_t layer_index, LayerWeights& weights);
-  [[nodiscard]] std::string module_name(const formats::ModuleRow& row, int64_t layer_index,
-                                        int64_t expert = -1) const;
   void add_scheme_tensor(const std::string& name, const formats::TensorRule& rule,
                          LinearWeights& linear);
   void set_codes(const std::string& module, const formats::StoredTensor& tensor,
@@ -132,8 +130,6 @@ class WeightLoader {
   const formats::Description* description_;
   const EmulationRow& emulation_;
   const formats::Architecture& architecture_;
-  /// Embedding models are published without the "model." that names of their tensors begin with.
-  bool lacks_prefix_ = false;
   quant::ThreadTeam& team_;
   std::vector<std::vector<float>> vectors_;
   std::vector<std::vector<int32_t>> integer_vectors_;

@@ -8,6 +8,7 @@
 
 #include "formats/checkpoint.h"
 #include "formats/description.h"
+#include "formats/dialect.h"
 #include "formats/error.h"
 #include "runtime/attention/rope.h"
 #include "runtime/model/decoder.h"
@@ -44,6 +45,13 @@ std::unique_ptr<Description> read_description_of(const std::filesystem::path& fo
   return path ? std::make_unique<Description>(formats::read_description(*path)) : nullptr;
 }
 
+/// The folder's weights; tells the configuration how their tensors are named.
+formats::Checkpoint open_checkpoint(const std::filesystem::path& folder, ModelConfig& config) {
+  formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
+  config.bare_names = formats::has_bare_names(checkpoint);
+  return checkpoint;
+}
+
 }  // namespace
 
 /// Members stand in the order in which they depend on each other.
@@ -53,7 +61,7 @@ struct Model::State {
         config(formats::read_model_config(folder)),
         generation(read_generation_config(folder, config)),
         description(read_description_of(folder)),
-        checkpoint(formats::Checkpoint::open(folder)),
+        checkpoint(open_checkpoint(folder, config)),
         team(thread_count(model_options)),
         loader({&checkpoint, &config, description.get(), options.emulation}, team),
         runner(config, team) {

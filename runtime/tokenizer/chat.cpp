@@ -17,9 +17,15 @@ constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
 constexpr std::string_view kSystemBegin = "<|im_start|>system\n";
 constexpr std::string_view kSystemEnd = "<|im_end|>\n";
 constexpr std::string_view kDateCode = "set date_string='";
+constexpr std::string_view kQwen1System = "You are a helpful assistant.";
 
 bool contains(std::span<const std::string_view> words, std::string_view word) {
   return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+bool is_qwen1(const std::filesystem::path& folder) {
+  return exists(folder / "qwen.tiktoken") && !exists(folder / "tokenizer.json") &&
+         !exists(folder / "vocab.json");
 }
 
 /// What a template fills into the rules of its row.
@@ -117,7 +123,8 @@ ChatTemplate ChatTemplate::recognize(std::string_view template_text) {
 ChatTemplate ChatTemplate::load(const std::filesystem::path& model_folder) {
   try {
     const TokenizerConfig config = TokenizerConfig::load(model_folder);
-    return config.chat_template ? recognize(*config.chat_template) : ChatTemplate();
+    if (config.chat_template) return recognize(*config.chat_template);
+    return is_qwen1(model_folder) ? by_name("qwen2", std::string(kQwen1System)) : ChatTemplate();
   } catch (const formats::Error& error) {
     throw error.with_context("chat template in " + model_folder.string());
   }

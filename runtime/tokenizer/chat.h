@@ -52,7 +52,8 @@ class ChatTemplate {
   static ChatTemplate recognize(std::string_view template_text);
 
   /// The template of a model folder: chat_template of tokenizer_config.json, else
-  /// chat_template.jinja, else none. Throws as recognize().
+  /// chat_template.jinja, else ChatML with a default system message where the only tokenizer is
+  /// qwen.tiktoken (Qwen1 wrote its prompts in code), else none. Throws as recognize().
   static ChatTemplate load(const std::filesystem::path& model_folder);
 
   /// The row of that name ("chatml", "qwen2", "qwen2.5", "qwen3", "llama3", "llama3.1") with a

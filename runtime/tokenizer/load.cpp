@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -15,6 +13,8 @@ using formats::bad_input;
 using formats::Json;
 using std::filesystem::exists;
 using std::filesystem::path;
+
+constexpr size_t kMaxTiktokenBytes = size_t{1} << 26;  // Qwen's own has 2.5 MB
 
 std::optional<int32_t> find_token(const TokenizerSpec& spec, const std::string& content) {
   for (const AddedToken& token : spec.added_tokens) {
@@ -41,14 +41,16 @@ TokenizerSpec read_spec(const path& folder, const TokenizerConfig& config) {
     return spec_from_tokenizer_json(formats::read_json_file(folder / "tokenizer.json"), config);
   }
   if (!exists(folder / "vocab.json")) {
-    for (const char* other : {"tokenizer.model", "qwen.tiktoken"}) {
-      if (!exists(folder / other)) continue;
-      throw bad_input(
-          fmt::format("only {} is there, which is not supported; add the model's "
-                      "tokenizer.json",
-                      other));
+    if (exists(folder / "qwen.tiktoken")) {
+      return spec_from_tiktoken(
+          formats::read_text_file(folder / "qwen.tiktoken", kMaxTiktokenBytes), config);
     }
-    throw bad_input("no tokenizer: neither tokenizer.json nor vocab.json with merges.txt");
+    if (exists(folder / "tokenizer.model")) {
+      throw bad_input(
+          "only tokenizer.model is there, which is not supported; add the model's tokenizer.json");
+    }
+    throw bad_input(
+        "no tokenizer: neither tokenizer.json nor vocab.json with merges.txt nor qwen.tiktoken");
   }
   if (!exists(folder / "merges.txt")) {
     throw bad_input("vocab.json is there, but merges.txt is missing; copy it from the model");

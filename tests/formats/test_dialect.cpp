@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include "formats/architecture.h"
 #include "formats/error.h"
+#include "formats/json.h"
+#include "formats/model_config.h"
 
 namespace llmq::formats {
 namespace {
@@ -76,6 +79,68 @@ TEST(Dialect, the_shape_of_scales_gives_the_group_size) {
   EXPECT_EQ(group_size_of({5, 4}, 32), 8);
   for (const Shape& wrong : {Shape{}, Shape{5, 0}, Shape{5, 3}, Shape{5, 4, 1}})
     EXPECT_THROW(group_size_of(wrong, 32), Error) << shape_string(wrong);
+}
+
+ModelConfig tiny_config(const char* more) {
+  Json document = Json::parse(R"({"model_type": "qwen2", "hidden_size": 8, "num_hidden_layers": 2,
+      "intermediate_size": 12, "num_attention_heads": 2, "vocab_size": 10})");
+  document.merge_patch(Json::parse(more));
+  return parse_model_config(document, "config.json");
+}
+
+TEST(Dialect, bare_names_are_those_of_the_table_without_model) {
+  ModelConfig config = tiny_config("{}");
+  const std::vector<ExpectedTensor> full = expected_tensors(architecture_of(config), config);
+  config.bare_names = true;
+  const std::vector<ExpectedTensor> bare = expected_tensors(architecture_of(config), config);
+  ASSERT_EQ(bare.size(), full.size());
+  for (size_t i = 0; i < bare.size(); ++i) {
+    EXPECT_EQ(table_name(config, bare[i].name), full[i].name);
+    EXPECT_EQ(bare[i].shape, full[i].shape);
+    EXPECT_EQ(bare[i].is_required, bare[i].name != "lm_head.weight") << bare[i].name;
+    EXPECT_TRUE(full[i].is_required);
+  }
+  EXPECT_EQ(bare.front().name, "embed_tokens.weight");
+  EXPECT_EQ(bare.back().name, "lm_head.weight");
+  config.bare_names = false;
+  EXPECT_EQ(table_name(config, "norm"), "norm");
+}
+
+TEST(Dialect, every_family_has_its_rows_under_bare_names_too) {
+  for (const Architecture& family : architectures()) {
+    ModelConfig config;
+    config.model_type = family.model_types.front();
+    config.bare_names = true;
+    const Architecture& bare = architecture_of(config);
+    EXPECT_EQ(bare.family, family.family);
+    ASSERT_EQ(bare.modules.size(), family.modules.size());
+    for (size_t i = 0; i < bare.modules.size(); ++i) {
+      EXPECT_EQ(bare.modules[i].role, family.modules[i].role);
+      EXPECT_FALSE(bare.modules[i].path.starts_with("model."));
+      EXPECT_TRUE(family.modules[i].path.ends_with(bare.modules[i].path));
+    }
+  }
+}
+
+TEST(Dialect, an_embedding_model_needs_its_embedding_and_no_head) {
+  for (const char* tied : {"true", "false"}) {
+    const std::string more =
+        std::string(R"({"architectures": ["Qwen2Model"], "tie_word_embeddings": )") + tied + "}";
+    const ModelConfig config = tiny_config(more.c_str());
+    EXPECT_TRUE(config.may_lack_head());
+    for (const ExpectedTensor& tensor : expected_tensors(architecture_of(config), config))
+      EXPECT_EQ(tensor.is_required, tensor.name != "lm_head.weight") << tensor.name;
+  }
+  for (const char* more : {"{}", R"({"architectures": ["Qwen2ForCausalLM"]})",
+                           R"({"architectures": ["QWenLMHeadModel"]})",
+                           R"({"architectures": ["Qwen2Model", "Qwen2ForCausalLM"]})"})
+    EXPECT_FALSE(tiny_config(more).may_lack_head()) << more;
+}
+
+TEST(Dialect, attention_is_causal_unless_config_json_says_otherwise) {
+  EXPECT_TRUE(tiny_config("{}").is_causal);
+  EXPECT_TRUE(tiny_config(R"({"is_causal": true})").is_causal);
+  EXPECT_FALSE(tiny_config(R"({"is_causal": false})").is_causal);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// The first byte chooses what the rest is: a tokenizer.json, a text to encode, a chat template, or
-// the ids to decode. A text must come back from its ids, and streaming must not change them.
+// The first byte chooses what the rest is: a tokenizer.json or qwen.tiktoken, a text to encode, a
+// chat template, or the ids to decode. A text must come back from its ids, and streaming must not
+// change them.
 #include <cstdint>
 #include <cstdlib>
 #include <string>
@@ -10,6 +11,7 @@
 #include "formats/json.h"
 #include "runtime/tokenizer/chat.h"
 #include "runtime/tokenizer/encoder_stages.h"
+#include "runtime/tokenizer/loaders.h"
 #include "runtime/tokenizer/splitter.h"
 #include "runtime/tokenizer/tokenizer.h"
 #include "runtime/tokenizer/unicode.h"
@@ -89,7 +91,10 @@ void check_text(const Tokenizer& tokenizer, std::string_view text) {
 }
 
 void check_file(std::string_view file) {
-  const Tokenizer tokenizer = Tokenizer::from_json(file);
+  const Tokenizer tokenizer = file.starts_with('{')
+                                  ? Tokenizer::from_json(file)
+                                  : Tokenizer(std::make_shared<llmq::runtime::TokenizerModel>(
+                                        llmq::runtime::spec_from_tiktoken(file, {})));
   const auto ids = tokenizer.encode("The 12 cats' \xE4\xB8\xAD\n <|x|> don't  e\xCC\x81!", {});
   const std::string text = tokenizer.decode(ids, false);
   check(llmq::runtime::repair_utf8(text) == text);

@@ -5,7 +5,7 @@ set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/corpus" || exit 1
 
 # --- safetensors: 8-byte little-endian header length, JSON header, data -----------------------------
-mkdir -p fuzz_safetensors fuzz_json fuzz_config fuzz_recipe fuzz_calibration
+mkdir -p fuzz_safetensors fuzz_json fuzz_config fuzz_recipe fuzz_calibration fuzz_tokenizer
 
 # le64 NUMBER: eight bytes, least significant first.
 le64() {
@@ -120,3 +120,12 @@ calibration text_of_number '{"prompt":3}'
 calibration no_key '{"text":"a"}'
 calibration white_space ' \n\t\r\n'
 calibration deep "$(printf '[%.0s' {1..80})"
+
+# --- qwen.tiktoken; the first byte chooses what is tried (see fuzz_tokenizer.cpp) --------------------
+{
+  printf '\0'
+  for ((byte = 0; byte < 256; byte++)); do
+    printf '%s %d\n' "$(printf '%b' "\\x$(printf '%02x' "$byte")" | base64)" "$byte"
+  done
+  printf 'dGg= 256\ndGhl 257\n'
+} >fuzz_tokenizer/file_tiktoken

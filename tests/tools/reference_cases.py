@@ -18,7 +18,11 @@ RAW_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"
 
 
 class Case(NamedTuple):
-    """One tiny model. `every_position`: store the short prompt's logits at every position."""
+    """One tiny model. `every_position`: store the short prompt's logits at every position.
+
+    `is_embedder`: stored as embedding models are published, without a head and without the
+    "model." that the names of tensors begin with.
+    """
 
     name: str
     seed: int
@@ -26,6 +30,7 @@ class Case(NamedTuple):
     short_length: int
     long_length: int
     every_position: bool = False
+    is_embedder: bool = False
 
 
 def _config(architecture: str, model_type: str, dtype: str, /, **keys) -> Dict:
@@ -343,6 +348,17 @@ CASES: List[Case] = [
         24,
         50,
     ),
+    Case(
+        "qwen2-embedding",
+        183,
+        {
+            **_qwen2("bfloat16", tie_word_embeddings=True, **_sizes(32, 56, 2, 4, 2, 112)),
+            "architectures": ["Qwen2Model"],
+        },
+        24,
+        49,
+        is_embedder=True,
+    ),
 ]
 
 
@@ -463,4 +479,6 @@ def make_weights(case: Case) -> Dict[str, Raw]:
     add("model.norm.weight", [hidden], 0.3, 2.0 if tied else 1.0)
     if not tied:
         add("lm_head.weight", [config["vocab_size"], hidden], 3.0 / hidden**0.5)
+    if case.is_embedder:
+        return {name[len("model.") :]: raw for name, raw in out.items()}
     return out

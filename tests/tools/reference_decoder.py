@@ -178,7 +178,12 @@ def canonical_config(config: Dict) -> Dict:
 
 
 def canonical_weights(config: Dict, weights: Dict) -> Dict:
-    """The first Qwen's tensors under the names that all others use, its fused matrix cut in three."""
+    """The first Qwen's tensors under the names that all others use, its fused matrix cut in three.
+
+    Embedding models are published without the "model." that names begin with; it is put back.
+    """
+    if "norm.weight" in weights:
+        return {f"model.{name}": weight for name, weight in weights.items()}
     if config["model_type"] != "qwen":
         return weights
     out = {"lm_head.weight": weights["lm_head.weight"]}

@@ -56,6 +56,12 @@ def greedy(model: Model, ids: List[int], n_new: int) -> Tuple[List[int], List[fl
     return new, margins
 
 
+def embedding(outcome) -> torch.Tensor:
+    """The final hidden state of the last token, of Euclidean length 1."""
+    last = outcome.hidden[-1][-1]
+    return last / torch.sqrt((last * last).sum())
+
+
 def rounded(tensor: torch.Tensor) -> List:
     if tensor.dim() > 1:
         return [rounded(row) for row in tensor]
@@ -78,10 +84,14 @@ def logit_positions(case: Case, length: int, is_short: bool) -> List[int]:
     return [length // 3, 2 * length // 3, length - 1] if is_short else [length // 2, length - 1]
 
 
-def float32_difference(config: Dict, raw: Dict, prompts: List[List[int]]) -> Dict[str, float]:
+def float32_difference(
+    config: Dict, raw: Dict, prompts: List[List[int]], is_embedder: bool
+) -> Dict[str, float]:
     """Largest |float32 - float64| over prompts, positions and both orders of summation."""
     exact = Model(config, raw)
     worst = {"logits": 0.0, "hidden": 0.0, "nll": 0.0}
+    if is_embedder:
+        worst["embedding"] = 0.0
     for ids in prompts:
         want = exact.forward(ids)
         for backward in (False, True):
@@ -90,8 +100,11 @@ def float32_difference(config: Dict, raw: Dict, prompts: List[List[int]]) -> Dic
                 "logits": (got.logits, want.logits),
                 "hidden": (torch.stack(got.hidden), torch.stack(want.hidden)),
                 "nll": (token_nll(got.logits, ids), token_nll(want.logits, ids)),
+                "embedding": (embedding(got), embedding(want)),
             }
             for key, (a, b) in pairs.items():
+                if key not in worst:
+                    continue
                 worst[key] = max(worst[key], float((a.double() - b).abs().max()))
     return worst
 
@@ -116,13 +129,15 @@ def make_golden(case: Case, raw: Dict) -> Dict:
                 "greedy_ids": new,
                 "greedy_margins": [float(f"{m:.4g}") for m in margins],
                 "last_hidden": rounded(torch.stack([h[-1] for h in outcome.hidden])),
+                **({"embedding": rounded(embedding(outcome))} if case.is_embedder else {}),
                 "logit_positions": positions,
                 "logits": rounded(outcome.logits[positions]),
             }
         )
     if model.routing_gap < MIN_ROUTING_GAP:
         raise ValueError(f"{case.name}: experts nearly tie: choose another seed")
-    worst = float32_difference(case.config, raw, [p["ids"] for p in prompts])
+    all_ids = [p["ids"] for p in prompts]
+    worst = float32_difference(case.config, raw, all_ids, case.is_embedder)
     difference = {key: round_up(value) for key, value in worst.items()}
     if 2.0 * scaled_tolerance(difference["logits"]) > MIN_MARGIN:
         raise ValueError(f"{case.name}: two logits within tolerance could swap the greedy choice")
@@ -188,6 +203,8 @@ def compare_case(folder: pathlib.Path) -> List[str]:
         at = f"prompt {number}"
         for layer, state in enumerate(outcome.hidden):
             compare(f"{at}: hidden state {layer}", state[-1], prompt["last_hidden"][layer])
+        if "embedding" in prompt:
+            compare(f"{at}: embedding", embedding(outcome), prompt["embedding"])
         compare(f"{at}: logits", outcome.logits[prompt["logit_positions"]], prompt["logits"])
         compare(f"{at}: mean nll", token_nll(outcome.logits, ids).mean(), prompt["mean_nll"])
         new, margins = greedy(model, ids, len(prompt["greedy_ids"]))
@@ -195,7 +212,8 @@ def compare_case(folder: pathlib.Path) -> List[str]:
             wrong.append(f"{at}: greedy continuation differs")
         if max(abs(a - b) for a, b in zip(margins, prompt["greedy_margins"])) > 1e-3 * max(margins):
             wrong.append(f"{at}: greedy margins differ")
-    worst = float32_difference(config, raw, [p["ids"] for p in golden["prompts"]])
+    is_embedder = "embedding" in golden["prompts"][0]
+    worst = float32_difference(config, raw, [p["ids"] for p in golden["prompts"]], is_embedder)
     for key, value in worst.items():
         stored = golden["float32_difference"][key]
         if not 0.99 * value <= stored <= 1.2 * value:

@@ -135,6 +135,9 @@ TEST(ModelLoading, what_cannot_be_executed_is_refused_not_ignored) {
   folder.config["hidden_act"] = "gelu";
   EXPECT_THAT(load_error(folder), HasSubstr("gelu"));
   folder = Folder("qwen2-untied");
+  folder.config["is_causal"] = false;
+  EXPECT_THAT(load_error(folder), HasSubstr("is_causal"));
+  folder = Folder("qwen2-untied");
   folder.config["model_type"] = "gpt2";
   EXPECT_THAT(load_error(folder), HasSubstr("gpt2"));
   folder = Folder("qwen2-untied");
