@@ -11,7 +11,6 @@
 namespace llmq::convert {
 namespace {
 
-using formats::FusedGroup;
 using formats::Json;
 using runtime::ObservedGroup;
 
@@ -292,7 +291,7 @@ void UnitPreparer::add_to_results(std::span<const LedgerEntry> entries, Json& re
         results[i]["fallback"] = "rounded without GPTQ: " + factor.reason;
       }
     }
-    if (entries[i].expert >= 0 && entries[i].group != FusedGroup::kNone)
+    if (entries[i].expert >= 0 && entries[i].source->shape.size() == 2)
       results[i]["calibration_tokens"] = n_tokens_of(entries[i]);
     if (const auto few = few_tokens_.find(entries[i].module); few != few_tokens_.end())
       results[i]["calibrated_from"] = few->second;
