@@ -66,6 +66,12 @@ void UnitPreparer::keep(int64_t layer, runtime::LayerStatistics seen) {
   }
   seen_ = std::move(seen);
   seen_layer_ = layer;
+}
+
+/// Second moments of a layer are large: they make room before those of the next are gathered.
+void UnitPreparer::forget() {
+  seen_ = {};
+  seen_layer_.reset();
   inputs_.clear();
 }
 
@@ -85,6 +91,7 @@ void UnitPreparer::begin_pass() {
 }
 
 void UnitPreparer::look_at_next_layer() {
+  forget();
   const int64_t layer = calibrator_->next_layer();
   runtime::LayerStatisticsObserver observer(fmt::format("layer {}, ", layer), plan_.config,
                                             wants(layer), team_);
@@ -101,6 +108,7 @@ void UnitPreparer::look_at_next_layer() {
 }
 
 void UnitPreparer::look_at_head() {
+  forget();
   runtime::LayerStatisticsObserver observer("", plan_.config, wants(-1), team_);
   calibrator_->show_head(observer.observer(), transformer_.change_of_hidden());
   keep(-1, observer.statistics());
