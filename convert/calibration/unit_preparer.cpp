@@ -11,7 +11,6 @@
 namespace llmq::convert {
 namespace {
 
-using formats::FusedGroup;
 using formats::Json;
 using runtime::ObservedGroup;
 
@@ -67,6 +66,12 @@ void UnitPreparer::keep(int64_t layer, runtime::LayerStatistics seen) {
   }
   seen_ = std::move(seen);
   seen_layer_ = layer;
+}
+
+/// Second moments of a layer are large: they make room before those of the next are gathered.
+void UnitPreparer::forget() {
+  seen_ = {};
+  seen_layer_.reset();
   inputs_.clear();
 }
 
@@ -86,6 +91,7 @@ void UnitPreparer::begin_pass() {
 }
 
 void UnitPreparer::look_at_next_layer() {
+  forget();
   const int64_t layer = calibrator_->next_layer();
   runtime::LayerStatisticsObserver observer(fmt::format("layer {}, ", layer), plan_.config,
                                             wants(layer), team_);
@@ -102,6 +108,7 @@ void UnitPreparer::look_at_next_layer() {
 }
 
 void UnitPreparer::look_at_head() {
+  forget();
   runtime::LayerStatisticsObserver observer("", plan_.config, wants(-1), team_);
   calibrator_->show_head(observer.observer(), transformer_.change_of_hidden());
   keep(-1, observer.statistics());
@@ -300,7 +307,7 @@ void UnitPreparer::add_to_results(std::span<const LedgerEntry> entries, Json& re
         results[i]["fallback"] = "rounded without GPTQ: " + factor.reason;
       }
     }
-    if (entries[i].expert >= 0 && entries[i].group != FusedGroup::kNone)
+    if (entries[i].expert >= 0 && entries[i].source->shape.size() == 2)
       results[i]["calibration_tokens"] = n_tokens_of(entries[i]);
     if (const auto few = few_tokens_.find(entries[i].module); few != few_tokens_.end())
       results[i]["calibrated_from"] = few->second;

@@ -60,6 +60,7 @@ class UnitPreparer {
   [[nodiscard]] bool keeps_ranges_alone() const;
   [[nodiscard]] runtime::LayerWants wants(int64_t layer) const;
   void keep(int64_t layer, runtime::LayerStatistics seen);
+  void forget();
   [[nodiscard]] int64_t n_tokens_of(const LedgerEntry& entry) const;
   void prepare_entry(const LedgerEntry& entry, EntryPreparation& preparation);
   void set_activation(const LedgerEntry& entry, const RecipeRule& rule,

@@ -15,11 +15,11 @@ namespace llmq::test {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::AllOf;
 using testing::HasSubstr;
 
 constexpr int kBadUsage = 2;
 constexpr int kNoMemory = 5;
+constexpr int kGateFailed = 6;
 constexpr int64_t kFewestTokens = 32;
 
 /// Random models of the golden models' configurations, with a tokenizer.
@@ -250,6 +250,26 @@ TEST_F(CliQuantFamilies, AFusedMatrixIsSmoothedRotatedAndFittedToItsInputs) {
   }
 }
 
+TEST_F(CliQuantFamilies, VerifyRefusesScalesOfAttentionThatNoEngineNames) {
+  take("qwen");
+  const fs::path out = quantize("out");
+  EXPECT_EQ(run_llmq({"verify", out}).exit_code, 0);
+  OrderedJson description = written_json(out, "quant_model_description.json");
+  description["kv_cache_type"] = description["kv_quant_type"] = "C8";
+  write_file(out / "quant_model_description.json", description.dump());
+  const CommandResult result = run_llmq({"verify", out});
+  EXPECT_EQ(result.exit_code, kGateFailed);
+  EXPECT_THAT(result.out, HasSubstr("no engine names its tensors"));
+}
+
+TEST_F(CliQuantFamilies, ModelsWithExpertsAreNotRotated) {
+  take("qwen3-moe");
+  const fs::path recipe = recipe_file(
+      {{"name", "rotated"}, {"rotate", true}, {"rules", {{{"match", "*"}, {"scheme", "W8A8"}}}}});
+  expect_refusal({"--recipe", recipe, "-calib", texts_}, kBadUsage,
+                 "models with experts are not rotated");
+}
+
 TEST_F(CliQuantFamilies, RotationUntiesTheHeadAndSaysSo) {
   take("qwen2-tied");
   const OrderedJson recipe{{"name", "rotated"},
@@ -313,6 +333,10 @@ TEST_F(CliQuantFamilies, ARunThatWouldNotFitIsRefusedBeforeItBegins) {
                    "is no size");
   }
   std::ignore = calibrate("fits", {"--max-memory", "4GiB"});
+  const CommandResult plan = run_llmq({"plan", "-src", source_, "-type", "w8a8", "--json"});
+  const CommandResult dry = quant("dry", {"-type", "w8a8", "--dry-run"});
+  EXPECT_EQ(json_output(dry).at("totals").at("expected_peak_memory_bytes"),
+            json_output(plan).at("peak_memory_bytes"));
 }
 
 }  // namespace
