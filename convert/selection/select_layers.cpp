@@ -159,6 +159,7 @@ Choice choose_by_kl(std::span<const SelectionGroup> groups, double max_kl, doubl
   while (!search.is_done()) {
     const std::vector<size_t> tried = search.next(kTriesPerPass);
     std::vector<FloatGroups> sets;
+    sets.reserve(tried.size());
     for (const size_t n : tried) sets.push_back(ids_of(groups, first_kept(groups, n)));
     const std::vector<double> kls = meter.divergences(sets);
     std::vector<bool> was_enough;

@@ -193,7 +193,7 @@ TEST_F(CliQuantSelection, ThreadsDoNotMatter) {
     OrderedJson decided;
     for (const std::string threads : {"1", "2", "3"}) {
       const fs::path folder =
-          select("t" + threads + type, type,
+          select(fmt::format("t{}-{}", threads, type), type,
                  {"--max-kl", "0.01", "--target-bits", "1000", "--threads", threads});
       if (files.empty()) files = result_files(folder);
       if (decided.is_null()) decided = report_of(folder).at("sensitivity");
@@ -219,8 +219,8 @@ TEST_F(CliQuantSelection, BothGoalsHoldOrAreRefused) {
 TEST_F(CliQuantSelection, GoalsThatAreNoGoalsAreRefused) {
   for (const std::string option : {"--target-bits", "--max-kl"}) {
     for (const std::string value : {"0", "-1", "nan", "inf"}) {
-      expect_refusal({"-type", "w8a8", "-calib", texts_, option + "=" + value}, kBadUsage,
-                     option + " ");
+      expect_refusal({"-type", "w8a8", "-calib", texts_, fmt::format("{}={}", option, value)},
+                     kBadUsage, option + " ");
     }
     expect_refusal({"-type", "w8a8", "--stats", folder_ / "s.json", option, "5"}, kBadUsage,
                    "--stats");

@@ -128,6 +128,7 @@ size_t fewest(const std::vector<double>& damage, double limit, size_t n_tries, s
   for (*n_passes = 0; !search.is_done(); ++*n_passes) {
     const std::vector<size_t> tried = search.next(n_tries);
     std::vector<bool> was_enough;
+    was_enough.reserve(tried.size());
     for (const size_t n : tried) was_enough.push_back(damage[n] <= limit);
     search.narrow(tried, was_enough);
   }

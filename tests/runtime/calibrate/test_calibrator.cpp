@@ -200,6 +200,72 @@ TEST(Calibrator, the_head_reads_the_final_norm_of_the_model) {
   expect_statistics_of(values, calibrate(model, samples, 1, false).back().at({FusedGroup::kHead}));
 }
 
+/// The residual stream behind `layer`, of all samples one after the other, as the model shows it.
+std::vector<float> stream_behind(Model& model, const Samples& samples, int64_t layer) {
+  std::vector<float> values;
+  for (const std::vector<int32_t>& sample : samples) {
+    Sequence sequence = model.new_sequence();
+    const BatchItem item{&sequence, sample};
+    model.forward({&item, 1}, {},
+                  [&](int64_t stage, const quant::ConstMatrixF32& x, std::span<const RowOrigin>) {
+                    if (stage != layer + 1) return;
+                    for (int64_t row = 0; row < x.n_rows; ++row) {
+                      const float* from = x.data + row * x.row_stride;
+                      values.insert(values.end(), from, from + x.n_cols);
+                    }
+                  });
+  }
+  return values;
+}
+
+/// An observer that keeps what a layer gives.
+LayerObserver output_keeper(std::vector<float>& values) {
+  LayerObserver observer;
+  observer.output = [&values](const quant::ConstMatrixF32& x) {
+    values.insert(values.end(), x.data, x.data + x.n_rows * x.n_cols);
+  };
+  return observer;
+}
+
+TEST(Calibrator, hidden_states_are_the_models_and_looking_back_leaves_them) {
+  const CalibratedModel model("qwen2-untied");
+  const Samples samples = long_samples(model.config().vocab_size);
+  const auto whole = Model::load(model.folder());
+  quant::ThreadTeam team(2);
+  CalibratorOptions options;
+  options.keeps_inputs = true;
+  Calibrator calibrator(model.source(), samples, options, team);
+  const auto hidden = [&] {
+    const quant::ConstMatrixF32 x = calibrator.hidden();
+    EXPECT_EQ(x.n_cols, model.config().hidden_size);
+    return std::vector<float>(x.data, x.data + x.n_rows * x.n_cols);
+  };
+  for (int64_t layer = 0; layer < model.config().n_layers; ++layer) {
+    const LayerWeights weights = calibrator.next_weights();
+    std::vector<float> shown;
+    calibrator.run_next(weights, output_keeper(shown));
+    const std::vector<float> want = stream_behind(*whole, samples, layer);
+    EXPECT_EQ(hidden(), want) << layer;
+    EXPECT_EQ(shown, want) << layer;
+
+    LayerWeights without_mlp = weights;
+    const std::vector<float> zeros(static_cast<size_t>(weights.down.n_out * weights.down.n_in));
+    without_mlp.down.dtype = formats::DType::kF32;
+    without_mlp.down.weight = std::as_bytes(std::span(zeros));
+    std::vector<float> other;
+    calibrator.look_back(without_mlp, output_keeper(other));
+    ASSERT_EQ(other.size(), want.size());
+    EXPECT_NE(other, want) << layer;
+    EXPECT_EQ(hidden(), want) << layer;
+  }
+  calibrator.change_hidden([](const quant::MatrixF32& x) {
+    for (int64_t i = 0; i < x.n_rows * x.n_cols; ++i) x.data[i] *= 2;
+  });
+  std::vector<float> doubled = stream_behind(*whole, samples, model.config().n_layers - 1);
+  for (float& value : doubled) value *= 2;
+  EXPECT_EQ(hidden(), doubled);
+}
+
 TEST(Calibrator, statistics_have_the_same_bits_for_every_number_of_threads) {
   std::string bits;
   for (const char* name : kModels) {
