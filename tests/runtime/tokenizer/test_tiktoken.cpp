@@ -66,6 +66,7 @@ std::vector<int32_t> naive_word(const std::vector<std::string>& tokens, std::str
     parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(best) + 1);
   }
   std::vector<int32_t> ids;
+  ids.reserve(parts.size());
   for (const std::string& part : parts) ids.push_back(rank_of.at(part));
   return ids;
 }
