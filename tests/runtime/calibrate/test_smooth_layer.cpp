@@ -216,8 +216,8 @@ INSTANTIATE_TEST_SUITE_P(Goldens, SameFunction,
                                            "llama-odd-sizes", "llama-llama3-rope",
                                            "llama2-multi-head", "qwen3-head-dim", "mistral-window",
                                            "qwen3-layer-types"),
-                         [](const auto& info) {
-                           std::string name = info.param;
+                         [](const auto& model) {
+                           std::string name = model.param;
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
