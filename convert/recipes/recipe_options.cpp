@@ -76,13 +76,17 @@ void apply_bits(const RecipeOptions& options, Recipe& recipe) {
   }
   for (RecipeRule& rule : recipe.rules) {
     const formats::SchemeRow& own = formats::scheme_row(rule.scheme);
-    const bool is_there = own.activation_bits == activation_bits && own.weight_bits == weight_bits;
-    if (rule.scheme == Scheme::kFloat || is_there || rule.scheme == row->scheme) continue;
+    const int own_bits = rule.scheme == Scheme::kW8A8S ? 4 : own.weight_bits;
+    const bool is_there = own.activation_bits == activation_bits && own_bits == weight_bits;
+    if (rule.scheme == Scheme::kFloat || is_there) continue;
     rule.scheme = row->scheme;
+    if (activation_bits == 8) rule.group_size = 0;
     if (row->scheme == Scheme::kW8A8S && !rule.method.sparse) rule.method.sparse.emplace();
     if (row->scheme != Scheme::kW8A8S) rule.method.sparse.reset();
   }
   recipe.model_quant_type.reset();
+  // Engines run sparse weights in float16 alone.
+  if (row->scheme == Scheme::kW8A8S) recipe.dtype = formats::DType::kF16;
 }
 
 void apply_sparse(const RecipeOptions& options, Recipe& recipe) {
@@ -110,10 +114,15 @@ void apply_sparse(const RecipeOptions& options, Recipe& recipe) {
 void apply_attention(const RecipeOptions& options, Recipe& recipe) {
   if (options.use_kvcache_quant.value_or(false) && options.use_fa_quant.value_or(false))
     throw usage_error("-use_kvcache_quant and -use_fa_quant exclude each other; choose one");
-  if (options.use_kvcache_quant)
-    recipe.attention = *options.use_kvcache_quant ? Scheme::kC8 : Scheme::kFloat;
-  if (options.use_fa_quant)
-    recipe.attention = *options.use_fa_quant ? Scheme::kFaQuant : Scheme::kFloat;
+  const auto apply = [&recipe](const std::optional<bool>& choice, Scheme attention) {
+    if (choice.value_or(false)) {
+      recipe.attention = attention;
+    } else if (choice && recipe.attention == attention) {
+      recipe.attention = Scheme::kFloat;
+    }
+  };
+  apply(options.use_kvcache_quant, Scheme::kC8);
+  apply(options.use_fa_quant, Scheme::kFaQuant);
 }
 
 void apply_smoothing(const RecipeOptions& options, Recipe& recipe) {

@@ -1,170 +1,335 @@
-// Smoothing and rotation change weights and keep what a layer computes, in each form that a family
-// gives its attention.
+// Folding gains, rotating and smoothing change the numbers of a layer, never its function.
 
 #include "runtime/calibrate/smooth_layer.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
-#include "formats/checkpoint.h"
-#include "formats/model_config.h"
-#include "quant/channel_statistics.h"
-#include "runtime/model/decoder.h"
+#include "formats/error.h"
+#include "formats/float16.h"
+#include "runtime/attention/kv_cache.h"
+#include "tests/runtime/model/linear_inputs.h"
 #include "tests/runtime/model/model_testing.h"
 
 namespace llmq::runtime {
 namespace {
 
-constexpr int64_t kRows = 40;
+using formats::DType;
+using formats::FusedGroup;
+using formats::Role;
+using quant::SmoothMethod;
+using quant::SmoothSpec;
+using testing::Values;
 
-/// One layer of a golden model and hidden states that it is run on.
+constexpr std::array<Subgraph, 4> kAllSubgraphs{Subgraph::kNormQkv, Subgraph::kNormGateUp,
+                                                Subgraph::kVO, Subgraph::kUpDown};
+constexpr std::array<Role, 7> kLinears{Role::kQ,    Role::kK,  Role::kV,   Role::kO,
+                                       Role::kGate, Role::kUp, Role::kDown};
+
+/// A golden model, its last layer and what that layer reads of a text.
 class LayerAtWork {
  public:
-  LayerAtWork(const char* golden, int64_t layer) : layer_(layer) {
-    const auto folder = testing::golden_root() / golden;
-    config_ = formats::read_model_config(folder);
-    checkpoint_.emplace(formats::Checkpoint::open(folder));
-    loader_.emplace(WeightSource{&*checkpoint_, &config_, nullptr}, team_);
-    weights_ = loader_->layer(layer);
-    for (int64_t i = 0; i < kRows * config_.hidden_size; ++i)
-      inputs_.push_back(static_cast<float>(i * 7919 % 1009) / 256.0F - 2.0F);
+  explicit LayerAtWork(const char* golden)
+      : folder_(testing::golden_root() / golden),
+        config_(formats::read_model_config(folder_)),
+        checkpoint_(formats::Checkpoint::open(folder_)),
+        loader_({&checkpoint_, &config_, nullptr}, team_),
+        layer_(config_.n_layers - 1),
+        weights_(loader_.layer(layer_)),
+        runner_(config_, team_) {
+    const auto model = Model::load(folder_, {.n_threads = 1});
+    std::vector<int32_t> tokens;
+    for (int32_t i = 0; i < 40; ++i)
+      tokens.push_back(static_cast<int32_t>((i * 37 + i * i % 11) % config_.vocab_size));
+    inputs_ = testing::linear_inputs(*model, tokens);
   }
 
   [[nodiscard]] const formats::ModelConfig& config() const { return config_; }
   [[nodiscard]] const LayerWeights& weights() const { return weights_; }
-  quant::ThreadTeam& team() { return team_; }
+  [[nodiscard]] const Values& hidden() const {
+    return inputs_.hidden.at(static_cast<size_t>(layer_));
+  }
+  [[nodiscard]] quant::ThreadTeam& team() { return team_; }
 
-  /// What the layer makes of the inputs (rotated before, where asked for).
-  std::vector<float> run(const LayerWeights& weights, const LayerObserver& observer = {},
-                         const quant::Rotation* rotation = nullptr) {
-    std::vector<float> hidden = inputs_;
-    const quant::MatrixF32 rows{hidden.data(), kRows, config_.hidden_size, config_.hidden_size};
-    if (rotation != nullptr) rotation->apply_rows(rows, team_);
-    KvCache cache(
-        KvLayout{.n_layers = 1, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim});
-    const BatchSegment segment{&cache, 0, kRows, 0};
-    DecoderRunner runner(config_, team_);
-    runner.begin({&segment, 1});
-    runner.run_layer(weights, {layer_, 0}, rows, observer);
-    return hidden;
+  /// What the layer adds to `hidden`.
+  Values run(const LayerWeights& weights, const Values& hidden,
+             const LayerObserver& observer = {}) {
+    KvCache cache({.n_layers = 1, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim});
+    const std::vector<BatchSegment> segments{{&cache, 0, hidden.n_rows, 0}};
+    runner_.begin(segments);
+    Values after = hidden;
+    runner_.run_layer(weights, {layer_, 0},
+                      {after.data.data(), after.n_rows, after.n_cols, after.n_cols}, observer);
+    for (size_t i = 0; i < after.data.size(); ++i) after.data[i] -= hidden.data[i];
+    return after;
   }
 
-  /// Statistics of what the consumers of a subgraph read in a layer with these weights.
-  ChannelsByGroup channels(const LayerWeights& weights, Subgraph subgraph) {
-    quant::ChannelObserver channels;
+  /// What the linears of these weights read.
+  ChannelsByGroup channels(const LayerWeights& weights) {
+    std::map<FusedGroup, quant::ChannelObserver> observers;
     LayerObserver observer;
     observer.linear_input = [&](const LinearInput& input) {
-      if (input.group == subgraph_group(subgraph) && input.expert < 0) channels.observe(input.x);
+      observers[input.group].observe(input.x);
     };
-    run(weights, observer);
-    ChannelsByGroup inputs;
-    inputs.emplace(subgraph_group(subgraph), channels.statistics());
-    return inputs;
+    (void)run(weights, hidden(), observer);
+    ChannelsByGroup channels;
+    for (const auto& [group, one] : observers) channels.emplace(group, one.statistics());
+    return channels;
   }
 
  private:
+  std::filesystem::path folder_;
   quant::ThreadTeam team_{2};
   formats::ModelConfig config_;
-  std::optional<formats::Checkpoint> checkpoint_;
-  std::optional<WeightLoader> loader_;
+  formats::Checkpoint checkpoint_;
+  WeightLoader loader_;
   int64_t layer_;
   LayerWeights weights_;
-  std::vector<float> inputs_;
+  DecoderRunner runner_;
+  testing::LinearInputs inputs_;
 };
 
-/// Largest difference over largest magnitude.
-double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0.0;
-  double magnitude = 0.0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference = std::max(difference, std::abs(static_cast<double>(a[i]) - b[i]));
-    magnitude = std::max(magnitude, std::abs(static_cast<double>(b[i])));
-  }
-  return difference / magnitude;
+double norm_of(const std::vector<float>& values) {
+  double sum = 0.0;
+  for (const float value : values) sum += static_cast<double>(value) * value;
+  return std::sqrt(sum);
 }
 
-struct Case {
-  const char* golden;
-  int64_t layer;
-  std::vector<Subgraph> subgraphs;
+/// Length of a − b over that of b.
+double relative_difference(const Values& a, const Values& b) {
+  std::vector<float> difference(a.data.size());
+  for (size_t i = 0; i < difference.size(); ++i) difference[i] = a.data[i] - b.data[i];
+  return norm_of(difference) / norm_of(b.data);
+}
+
+/// The bar for transformations that keep the function: far above float32's own rounding, which is
+/// some 1e-7 a sum, and far below what any wrong scale would make.
+constexpr double kSameFunction = 1e-5;
+
+class SameFunction : public ::testing::TestWithParam<const char*> {
+ protected:
+  LayerAtWork work_{GetParam()};
 };
 
-const std::vector<Subgraph> kAll{Subgraph::kVO, Subgraph::kUpDown, Subgraph::kNormQkv,
-                                 Subgraph::kNormGateUp};
-const std::vector<Subgraph> kAttention{Subgraph::kVO, Subgraph::kNormQkv};
-
-/// Fused q, k, v; grouped queries; head norms; biases everywhere; experts.
-const std::vector<Case>& cases() {
-  static const std::vector<Case> list{
-      {"qwen", 1, kAll},         {"qwen2-untied", 0, kAll},    {"qwen3-head-dim", 0, kAll},
-      {"llama-biases", 1, kAll}, {"qwen2-moe", 0, kAttention}, {"qwen3-moe", 1, kAttention}};
-  return list;
-}
-
-TEST(SmoothLayer, a_layer_computes_the_same_after_each_method_in_every_family) {
-  for (const Case& one : cases()) {
-    for (const char* method : {"m1", "m2", "m3", "m4", "m6"}) {
-      SCOPED_TRACE(std::string(one.golden) + " " + method);
-      LayerAtWork layer(one.golden, one.layer);
-      const std::vector<float> before = layer.run(layer.weights());
-      quant::SmoothSpec spec;
-      spec.method = *quant::find_smooth_method(method);
-      LayerDraft draft(layer.weights());
-      for (const Subgraph subgraph : one.subgraphs) {
-        const SmoothReport report =
-            smooth_subgraph(draft, layer.config(), layer.channels(draft.view(), subgraph), subgraph,
-                            spec, formats::DType::kF32, layer.team());
-        const auto& scale = report.decision.scale;
-        EXPECT_TRUE(std::any_of(scale.begin(), scale.end(), [](float s) { return s != 1.0F; }))
-            << subgraph_name(subgraph);
+TEST_P(SameFunction, EveryMethodOnEverySubgraph) {
+  const Values before = work_.run(work_.weights(), work_.hidden());
+  const ChannelsByGroup channels = work_.channels(work_.weights());
+  for (const SmoothMethod method : {SmoothMethod::kM1, SmoothMethod::kM2, SmoothMethod::kM3,
+                                    SmoothMethod::kM4, SmoothMethod::kM6}) {
+    for (const Subgraph subgraph : kAllSubgraphs) {
+      for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+        LayerDraft draft(work_.weights());
+        const SmoothReport report = smooth_subgraph(draft, work_.config(), channels, subgraph,
+                                                    SmoothSpec{method}, dtype, work_.team());
+        EXPECT_EQ(report.subgraph, subgraph);
+        EXPECT_LE(relative_difference(work_.run(draft.view(), work_.hidden()), before),
+                  kSameFunction)
+            << quant::smooth_method_name(method) << ' ' << subgraph_name(subgraph) << ' '
+            << formats::dtype_name(dtype);
+        float change = 0.0F;
+        for (const float scale : report.decision.scale)
+          change = std::max(change, std::abs(scale - 1.0F));
+        if (method != SmoothMethod::kM3 && method != SmoothMethod::kM6) {
+          EXPECT_GT(change, 0.01F) << "something was done";
+        }
       }
-      // Scales span two orders of magnitude here, and sums of up to 104 products are rounded anew.
-      EXPECT_LT(relative_difference(layer.run(draft.view()), before), 1e-5);
     }
   }
 }
 
-TEST(SmoothLayer, of_a_fused_matrix_only_the_rows_of_v_and_the_columns_change) {
-  LayerAtWork layer("qwen", 0);
-  const auto& config = layer.config();
-  LayerDraft draft(layer.weights());
-  const LinearDraft original = *draft.linear(formats::Role::kQkv);
-  quant::SmoothSpec spec;
-  const SmoothReport report =
-      smooth_subgraph(draft, config, layer.channels(layer.weights(), Subgraph::kVO), Subgraph::kVO,
-                      spec, formats::DType::kF32, layer.team());
-  const LinearDraft& changed = *draft.find_linear(formats::Role::kQkv);
-  const int64_t first_of_v = (config.n_heads + config.n_kv_heads) * config.head_dim;
-  ASSERT_EQ(changed.n_out, first_of_v + config.n_kv_heads * config.head_dim);
-  for (int64_t row = 0; row < changed.n_out; ++row) {
-    const auto at = static_cast<size_t>(row);
-    const float scale =
-        row < first_of_v ? 1.0F : report.decision.scale[static_cast<size_t>(row - first_of_v)];
-    EXPECT_EQ(changed.bias[at], original.bias[at] / scale) << row;
-    for (int64_t i = 0; i < changed.n_in; ++i) {
-      const auto element = static_cast<size_t>(row * changed.n_in + i);
-      ASSERT_EQ(changed.weight[element], original.weight[element] / scale) << row << " " << i;
+TEST_P(SameFunction, AllSubgraphsOneAfterTheOther) {
+  const Values before = work_.run(work_.weights(), work_.hidden());
+  LayerDraft draft(work_.weights());
+  for (const Subgraph subgraph :
+       {Subgraph::kVO, Subgraph::kUpDown, Subgraph::kNormQkv, Subgraph::kNormGateUp}) {
+    (void)smooth_subgraph(draft, work_.config(), work_.channels(draft.view()), subgraph,
+                          {SmoothMethod::kM2}, DType::kBF16, work_.team());
+  }
+  EXPECT_LE(relative_difference(work_.run(draft.view(), work_.hidden()), before), kSameFunction);
+}
+
+TEST_P(SameFunction, FoldedGains) {
+  const Values before = work_.run(work_.weights(), work_.hidden());
+  LayerDraft draft(work_.weights());
+  fold_gains(draft);
+  for (const Role role : {Role::kInputNorm, Role::kPostAttentionNorm}) {
+    EXPECT_THAT(draft.norm(role).weight, ::testing::Each(1.0F));
+    EXPECT_THAT(draft.norm(role).bias, ::testing::Each(0.0F));
+  }
+  EXPECT_LE(relative_difference(work_.run(draft.view(), work_.hidden()), before), kSameFunction);
+}
+
+// Biases of norms come from shifting; what folds them in puts them behind the linears.
+TEST_P(SameFunction, FoldedGainsOfShiftedNorms) {
+  const Values before = work_.run(work_.weights(), work_.hidden());
+  LayerDraft draft(work_.weights());
+  for (const Subgraph subgraph : {Subgraph::kNormQkv, Subgraph::kNormGateUp}) {
+    (void)smooth_subgraph(draft, work_.config(), work_.channels(draft.view()), subgraph,
+                          {SmoothMethod::kM2}, DType::kF32, work_.team());
+  }
+  EXPECT_GT(norm_of(draft.norm(Role::kInputNorm).bias), 0.0);
+  fold_gains(draft);
+  EXPECT_LE(relative_difference(work_.run(draft.view(), work_.hidden()), before), kSameFunction);
+}
+
+TEST_P(SameFunction, RotatedResidualStream) {
+  const Values before = work_.run(work_.weights(), work_.hidden());
+  const auto rotation = quant::Rotation::hadamard(work_.config().hidden_size, 7);
+  const auto rotated = [&](Values values) {
+    rotation.apply_rows({values.data.data(), values.n_rows, values.n_cols, values.n_cols},
+                        work_.team());
+    return values;
+  };
+  LayerDraft draft(work_.weights());
+  fold_gains(draft);
+  rotate_layer(draft, rotation, work_.team());
+  const Values after = work_.run(draft.view(), rotated(work_.hidden()));
+  EXPECT_LE(relative_difference(after, rotated(before)), kSameFunction);
+  EXPECT_GT(relative_difference(after, before), 0.1) << "something was done";
+}
+
+TEST_P(SameFunction, NormsAreValuesOfTheModelsDtype) {
+  for (const SmoothMethod method : {SmoothMethod::kM2, SmoothMethod::kM4}) {
+    LayerDraft draft(work_.weights());
+    (void)smooth_subgraph(draft, work_.config(), work_.channels(work_.weights()),
+                          Subgraph::kNormGateUp, {method}, DType::kBF16, work_.team());
+    const NormDraft& norm = draft.norm(Role::kPostAttentionNorm);
+    EXPECT_EQ(norm.bias.empty(), method != SmoothMethod::kM2);
+    for (const auto* values : {&norm.weight, &norm.bias}) {
+      for (const float value : *values)
+        EXPECT_EQ(formats::bf16_to_float(formats::float_to_bf16(value)), value);
     }
   }
 }
 
-TEST(SmoothLayer, a_rotated_layer_gives_the_rotated_output_in_every_dense_family) {
-  for (const char* golden : {"qwen", "qwen2-untied", "qwen3-head-dim", "llama-biases"}) {
-    SCOPED_TRACE(golden);
-    LayerAtWork layer(golden, 0);
-    const auto rotation = quant::Rotation::hadamard(layer.config().hidden_size, 7);
-    std::vector<float> want = layer.run(layer.weights());
-    const int64_t n = layer.config().hidden_size;
-    rotation.apply_rows({want.data(), kRows, n, n}, layer.team());
-    LayerDraft draft(layer.weights());
-    fold_gains(draft);
-    rotate_layer(draft, rotation, layer.team());
-    EXPECT_LT(relative_difference(layer.run(draft.view(), {}, &rotation), want), 1e-5);
+INSTANTIATE_TEST_SUITE_P(Goldens, SameFunction,
+                         ::testing::Values("qwen2-tied", "qwen2-untied", "llama-biases",
+                                           "llama-odd-sizes", "llama-llama3-rope",
+                                           "llama2-multi-head", "qwen3-head-dim", "mistral-window",
+                                           "qwen3-layer-types"),
+                         [](const auto& model) {
+                           std::string name = model.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+/// A power of two a channel; scaling by it is exact.
+float power(size_t channel) {
+  return std::ldexp(1.0F, static_cast<int>(channel * 5 % 9) - 4);
+}
+
+/// Moves gains from the readers of a norm, and of v and up, into their producers: the function is
+/// the same bit for bit.
+void move_gains(LayerDraft& draft, const formats::ModelConfig& config) {
+  const auto columns = [](LinearDraft& linear, auto gain_of) {
+    const auto n_in = static_cast<size_t>(linear.n_in);
+    for (size_t i = 0; i < linear.weight.size(); ++i) linear.weight[i] /= power(gain_of(i % n_in));
+  };
+  const auto rows = [](LinearDraft& linear) {
+    const auto n_in = static_cast<size_t>(linear.n_in);
+    for (size_t i = 0; i < linear.weight.size(); ++i) linear.weight[i] *= power(i / n_in);
+    for (size_t row = 0; row < linear.bias.size(); ++row) linear.bias[row] *= power(row);
+  };
+  const auto self = [](size_t i) { return i; };
+  for (const Role role : {Role::kInputNorm, Role::kPostAttentionNorm}) {
+    NormDraft& norm = draft.norm(role);
+    for (size_t i = 0; i < norm.weight.size(); ++i) norm.weight[i] *= power(i);
   }
+  for (const Role role : {Role::kQ, Role::kK, Role::kV, Role::kGate, Role::kUp})
+    columns(*draft.linear(role), self);
+  rows(*draft.linear(Role::kV));
+  rows(*draft.linear(Role::kUp));
+  columns(*draft.linear(Role::kDown), self);
+  const auto head_dim = static_cast<size_t>(config.head_dim);
+  const auto group = static_cast<size_t>(config.n_heads / config.n_kv_heads);
+  columns(*draft.linear(Role::kO),
+          [&](size_t i) { return i / head_dim / group * head_dim + i % head_dim; });
+}
+
+// Scales are products of powers of magnitudes whose exponents add up to one, so they follow the
+// gains. With norms of 16 bits all that float64's last bit may change is rounded away, and what the
+// scale is then left to be is exact: the layers that come out are the same bit for bit. Producers
+// that are linears are not rounded; their scales may differ in the last place.
+TEST(Equivariance, PureGainRescalingIsUndoneExactly) {
+  for (const char* golden : {"qwen2-tied", "llama-odd-sizes", "qwen3-head-dim"}) {
+    LayerAtWork work(golden);
+    LayerDraft moved(work.weights());
+    move_gains(moved, work.config());
+    ASSERT_EQ(work.run(moved.view(), work.hidden()).data,
+              work.run(work.weights(), work.hidden()).data)
+        << golden << ": not the same function to begin with";
+    for (const SmoothMethod method : {SmoothMethod::kM1, SmoothMethod::kM2, SmoothMethod::kM3,
+                                      SmoothMethod::kM4, SmoothMethod::kM6}) {
+      SCOPED_TRACE(std::string(golden) + ' ' + std::string(quant::smooth_method_name(method)));
+      LayerDraft a(work.weights());
+      LayerDraft b(moved.view());
+      for (const Subgraph subgraph :
+           {Subgraph::kVO, Subgraph::kUpDown, Subgraph::kNormQkv, Subgraph::kNormGateUp}) {
+        for (LayerDraft* draft : {&a, &b}) {
+          (void)smooth_subgraph(*draft, work.config(), work.channels(draft->view()), subgraph,
+                                {method}, DType::kBF16, work.team());
+        }
+      }
+      for (const Role role : {Role::kInputNorm, Role::kPostAttentionNorm}) {
+        EXPECT_EQ(a.norm(role).weight, b.norm(role).weight);
+        EXPECT_EQ(a.norm(role).bias, b.norm(role).bias);
+      }
+      for (const Role role : kLinears) {
+        const LinearDraft& one = *a.linear(role);
+        const LinearDraft& other = *b.linear(role);
+        EXPECT_EQ(one.weight, other.weight) << formats::role_name(role);
+        EXPECT_EQ(one.bias, other.bias) << formats::role_name(role);
+      }
+    }
+  }
+}
+
+TEST(SmoothSubgraph, MissingStatisticsAreAnError) {
+  LayerAtWork work("qwen2-tied");
+  LayerDraft draft(work.weights());
+  try {
+    (void)smooth_subgraph(draft, work.config(), {}, Subgraph::kUpDown, {}, DType::kF32,
+                          work.team());
+    FAIL() << "nothing was thrown";
+  } catch (const formats::Error& error) {
+    EXPECT_EQ(error.code(), formats::ErrorCode::kInternal);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("up_down"));
+  }
+}
+
+TEST(RotateLayer, ARotationOfOtherChannelsIsAnError) {
+  LayerAtWork work("qwen2-tied");
+  LayerDraft draft(work.weights());
+  fold_gains(draft);
+  EXPECT_THROW(rotate_layer(draft, quant::Rotation::hadamard(16, 1), work.team()), formats::Error);
+}
+
+TEST(LayerDraft, CopiesAreMadeWhenAskedForAndWhatIsNotThereIsNull) {
+  LayerAtWork work("qwen2-tied");
+  LayerDraft draft(work.weights());
+  EXPECT_EQ(draft.find_linear(Role::kQ), nullptr);
+  EXPECT_EQ(draft.find_norm(Role::kInputNorm), nullptr);
+  EXPECT_EQ(draft.view().q.weight.data(), work.weights().q.weight.data()) << "nothing is copied";
+  EXPECT_EQ(draft.linear(Role::kRouter), nullptr);
+  LinearDraft* q = draft.linear(Role::kQ);
+  ASSERT_NE(q, nullptr);
+  EXPECT_EQ(draft.find_linear(Role::kQ), q);
+  EXPECT_EQ(draft.linear(Role::kQ), q) << "one copy";
+  EXPECT_EQ(q->bias.size(), static_cast<size_t>(q->n_out));
+  EXPECT_EQ(draft.view().k.weight.data(), work.weights().k.weight.data());
+  const Values before = work.run(work.weights(), work.hidden());
+  for (const Role role : kLinears) (void)draft.linear(role);
+  EXPECT_EQ(work.run(draft.view(), work.hidden()).data, before.data) << "copies are exact";
+  EXPECT_THROW((void)draft.norm(Role::kFinalNorm), formats::Error);
 }
 
 }  // namespace
