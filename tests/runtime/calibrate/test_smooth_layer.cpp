@@ -48,6 +48,7 @@ class LayerAtWork {
         runner_(config_, team_) {
     const auto model = Model::load(folder_, {.n_threads = 1});
     std::vector<int32_t> tokens;
+    tokens.reserve(40);
     for (int32_t i = 0; i < 40; ++i)
       tokens.push_back(static_cast<int32_t>((i * 37 + i * i % 11) % config_.vocab_size));
     inputs_ = testing::linear_inputs(*model, tokens);
