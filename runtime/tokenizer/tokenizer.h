@@ -28,7 +28,8 @@ struct EncodeOptions {
 };
 
 /// Text to token ids and back, as the files of a Hugging Face model folder say: tokenizer.json,
-/// vocab.json and merges.txt, or qwen.tiktoken. Immutable and thread-safe; copies share their tables.
+/// vocab.json and merges.txt, or qwen.tiktoken. Immutable and thread-safe; copies share their
+/// tables.
 ///
 /// Texts are UTF-8. Invalid bytes are replaced by U+FFFD before anything else (one for each maximal
 /// prefix of a character, as the Hugging Face tokenizers see texts read with errors="replace"). For
@@ -37,9 +38,9 @@ struct EncodeOptions {
 class Tokenizer {
  public:
   /// Reads the tokenizer of a model folder: tokenizer.json, else vocab.json and merges.txt with the
-  /// added tokens of tokenizer_config.json and added_tokens.json, else qwen.tiktoken. Throws Error{kBadInput} with one
-  /// sentence when there is none, when it is damaged, or when it uses what is not supported
-  /// (named); Error{kIo} when a file cannot be read.
+  /// added tokens of tokenizer_config.json and added_tokens.json, else qwen.tiktoken. Throws
+  /// Error{kBadInput} with one sentence when there is none, when it is damaged, or when it uses
+  /// what is not supported (named); Error{kIo} when a file cannot be read.
   static Tokenizer load(const std::filesystem::path& model_folder);
 
   /// From the text of a tokenizer.json and (may be empty) of a tokenizer_config.json. Throws
