@@ -147,6 +147,8 @@ def extents(f: Folder, module: str, scheme: str) -> Optional[Tuple[int, int]]:
     c, leaf = f.config, module.rsplit(".", 1)[-1]
     if "hidden_size" in c and ".experts." not in module:
         hidden, inner = c["hidden_size"], c.get("intermediate_size")
+        if ".shared_expert." in module:
+            inner = c.get("shared_expert_intermediate_size", inner)
         heads = c["num_attention_heads"]
         size = c.get("head_dim") or hidden // heads
         kv = c.get("num_key_value_heads", heads) * size

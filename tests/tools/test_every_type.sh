@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every type on a tiny random model of every family, and every algorithm on each: `llmq quant`, `llmq verify` and
 # `llmq eval` (in both phases where the type has two) succeed, or quant refuses with one sentence, exit code 2, and
-# nothing written. What may be refused is listed here; anything else that is refused is a failure. Prints a table of the
+# nothing written. Where Debian's python3-numpy is, check_ascend.py reads each folder, too. What may be refused is listed here; anything else that is refused is a failure. Prints a table of the
 # KL divergence from the float model.
 # Usage: test_every_type.sh LLMQ MAKE_CHECKPOINT
 set -eu -o pipefail
@@ -38,6 +38,8 @@ cat >"$work/rotate_head.json" <<'RECIPE'
 {"name": "rotated_head", "rotate": true, "rules": [{"match": "*", "scheme": "W8A8"}]}
 RECIPE
 
+has_numpy=no
+/usr/bin/python3 -c 'import numpy' 2>/dev/null && has_numpy=yes
 failures=0
 # A guard against wrong execution, not a measure of accuracy: the models are tiny and random.
 max_kl=0.5
@@ -66,6 +68,10 @@ try() {
   if grep -q W8A8_MIX "$out/quant_model_description.json"; then phases=(prefill decode); fi
   local command=verify
   "$llmq" verify "$out" --threads 1 >"$work/log" 2>"$work/errors" || code=$?
+  if [ $code = 0 ] && [ $has_numpy = yes ]; then
+    command=check_ascend.py
+    /usr/bin/python3 "$here/check_ascend.py" "$out" >"$work/errors" 2>&1 || code=$?
+  fi
   for phase in "${phases[@]}"; do
     [ $code = 0 ] || break
     command=eval
