@@ -261,6 +261,107 @@ TEST(QuantizedAttention, faquant_keeps_the_weight_of_long_flat_rows) {
   }
 }
 
+/// Float attention of one token and head in float64, with what bounds of its error need.
+struct ExactRow {
+  std::vector<double> mixed = std::vector<double>(24);
+  std::vector<double> mixed_magnitudes = std::vector<double>(24);   // Σ p·|v|
+  std::vector<double> summed_magnitudes = std::vector<double>(24);  // Σ |v|
+  double largest_weight = 0.0;
+  double query_sum = 0.0;        // Σ |q|
+  double largest_key_sum = 0.0;  // max over keys of Σ |k|
+};
+
+ExactRow exact_row(const Problem& p, int64_t token, int64_t head) {
+  ExactRow row;
+  const auto t = static_cast<size_t>(token);
+  const float* q = p.q.data() + (t * 4 + static_cast<size_t>(head)) * 24;
+  for (size_t i = 0; i < 24; ++i) row.query_sum += std::abs(static_cast<double>(q[i]));
+  std::vector<double> weights;
+  double sum = 0.0;
+  for (size_t j = 0; j <= t; ++j) {
+    const float* k = p.k.data() + (j * 2 + static_cast<size_t>(head / 2)) * 24;
+    double dot = 0.0;
+    double key_sum = 0.0;
+    for (size_t i = 0; i < 24; ++i) {
+      dot += static_cast<double>(q[i]) * k[i];
+      key_sum += std::abs(static_cast<double>(k[i]));
+    }
+    row.largest_key_sum = std::max(row.largest_key_sum, key_sum);
+    weights.push_back(std::exp(dot / std::sqrt(24.0)));
+    sum += weights.back();
+  }
+  for (size_t j = 0; j <= t; ++j) {
+    const double weight = weights[j] / sum;
+    row.largest_weight = std::max(row.largest_weight, weight);
+    for (size_t i = 0; i < 24; ++i) {
+      const double v = p.v[(j * 2 + static_cast<size_t>(head / 2)) * 24 + i];
+      row.mixed[i] += weight * v;
+      row.mixed_magnitudes[i] += weight * std::abs(v);
+      row.summed_magnitudes[i] += std::abs(v);
+    }
+  }
+  return row;
+}
+
+// A step that holds every one of the normal values: codes are off by half a step at most. Scores
+// that are off by ε at most change no weight by a factor outside exp(±2ε), since numerator and
+// denominator change by exp(±ε).
+constexpr float kStep = 0.05F;
+
+TEST(QuantizedAttention, c8_is_as_near_to_float_attention_as_its_steps_promise) {
+  const Problem p(300);
+  KvCodeTable table;
+  table.key_scale = table.value_scale = std::vector<float>(kKeyLanes, kStep);
+  table.key_offset = table.value_offset = std::vector<float>(kKeyLanes, 0.0F);
+  const std::vector<float> got = run(p, {}, std::make_shared<const KvCodeTable>(table));
+  double worst = 0.0;
+  for (int64_t token = 0; token < p.n_tokens; token += 7) {
+    for (int64_t head = 0; head < 4; ++head) {
+      const ExactRow exact = exact_row(p, token, head);
+      const double epsilon = exact.query_sum * kStep / 2 / std::sqrt(24.0);
+      for (size_t i = 0; i < 24; ++i) {
+        const double error =
+            std::abs(exact.mixed[i] - got[static_cast<size_t>(token * 4 + head) * 24 + i]);
+        const double bound = std::expm1(2 * epsilon) * exact.mixed_magnitudes[i] + kStep / 2;
+        EXPECT_LE(error, bound + 1e-5);
+        worst = std::max(worst, error / bound);
+      }
+    }
+  }
+  EXPECT_GT(worst, 0.1);  // the bound is of the error's size
+}
+
+TEST(QuantizedAttention, faquant_is_as_near_to_float_attention_as_its_steps_promise) {
+  const Problem p(300);  // one block of keys
+  HeadScales scales;
+  for (auto* scale : {&scales.q_scale, &scales.k_scale, &scales.v_scale})
+    std::fill(scale->begin(), scale->end(), kStep);
+  for (auto* offset : {&scales.q_offset, &scales.k_offset, &scales.v_offset})
+    std::fill(offset->begin(), offset->end(), 0.0F);
+  const FaScales view = scales.view();
+  const std::vector<float> got = run(p, {}, fa_table(scales), &view);
+  double worst = 0.0;
+  for (int64_t token = 0; token < p.n_tokens; token += 7) {
+    for (int64_t head = 0; head < 4; ++head) {
+      const ExactRow exact = exact_row(p, token, head);
+      const double epsilon =
+          (exact.query_sum + exact.largest_key_sum + 24 * kStep / 2) * kStep / 2 / std::sqrt(24.0);
+      for (size_t i = 0; i < 24; ++i) {
+        const double error =
+            std::abs(exact.mixed[i] - got[static_cast<size_t>(token * 4 + head) * 24 + i]);
+        // A weight relative to the largest is off by half of 1/127 beside.
+        const double values =
+            exact.summed_magnitudes[i] + static_cast<double>(token + 1) * kStep / 2;
+        const double bound = std::expm1(2 * epsilon) * exact.mixed_magnitudes[i] + kStep / 2 +
+                             0.5 / 127 * std::exp(2 * epsilon) * exact.largest_weight * values;
+        EXPECT_LE(error, bound + 1e-5);
+        worst = std::max(worst, error / bound);
+      }
+    }
+  }
+  EXPECT_GT(worst, 0.05);
+}
+
 TEST(QuantizedAttention, an_int8_cache_takes_a_quarter_of_the_memory) {
   const auto table = std::make_shared<const KvCodeTable>(lane_table());
   const KvLayout codes{
