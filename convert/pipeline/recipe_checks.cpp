@@ -191,4 +191,19 @@ void check_family(const formats::ModelConfig& config, const Recipe& recipe, Ledg
                   recipe.name, fmt::join(families, ", "), architecture.family));
 }
 
+void check_shared_parameters(const LinearRule& one, const LinearRule& other) {
+  const auto refuse = [&](std::string_view key, const auto& value, const auto& other_value) {
+    throw formats::usage_error(
+        fmt::format("the recipe gives {} the {} {} and {} {}, but engines load them as one matrix; "
+                    "give both the same",
+                    one.module, key, value, other.module, other_value));
+  };
+  if (one.rule.group_size != other.rule.group_size)
+    refuse("group_size", one.rule.group_size, other.rule.group_size);
+  if (formats::has_tensor(one.rule.scheme, ".input_scale") &&
+      one.rule.activation_symmetric != other.rule.activation_symmetric) {
+    refuse("activation_symmetric", one.rule.activation_symmetric, other.rule.activation_symmetric);
+  }
+}
+
 }  // namespace llmq::convert

@@ -39,4 +39,15 @@ void check_sparse_dtype(const Recipe& recipe, formats::DType model_dtype);
 void check_rotation(const formats::Checkpoint& source, const formats::ModelConfig& config,
                     const Recipe& recipe);
 
+/// A linear and the rule that it gets.
+struct LinearRule {
+  const std::string& module;
+  const RecipeRule& rule;
+};
+
+/// Throws Error{kUsage} naming both where two linears that engines load as one matrix have rules of
+/// the same scheme but other parameters that they share: group_size, and where activations are
+/// static, activation_symmetric.
+void check_shared_parameters(const LinearRule& one, const LinearRule& other);
+
 }  // namespace llmq::convert

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "convert/interrupt.h"
+#include "convert/pipeline/stream_blocks.h"
 #include "convert/pipeline/tensor_bytes.h"
 #include "formats/error.h"
 #include "formats/file.h"
@@ -21,21 +22,10 @@ namespace {
 using formats::Json;
 using formats::Scheme;
 
-/// Large enough that a write call costs nothing, small enough that blocks spread evenly over
-/// threads.
-constexpr uint64_t kBlockBytes = uint64_t{4} << 20;
-
 /// Weights that engines hold in float16 and that are above this share of its range are worth a
 /// word.
 constexpr const char* kNearOverflowAdvice =
     "close to float16's limit of 65504; prefer --dtype bfloat16";
-
-/// A run of rows of one entry.
-struct Block {
-  size_t entry_index = 0;
-  int64_t first_row = 0;
-  int64_t n_rows = 0;
-};
 
 /// What a block did, merged in block order afterwards.
 struct BlockResult {
@@ -51,70 +41,6 @@ struct EntryScales {
   std::vector<float> offsets;
   std::vector<int64_t> code_sums;  // [n_rows], where the scheme has a quant_bias
 };
-
-/// A tensor as rows: a matrix as it is, anything else as rows of at most a block.
-struct RowExtents {
-  int64_t n_rows = 0;
-  int64_t n_cols = 0;
-};
-
-RowExtents row_extents(const formats::StoredTensor& tensor) {
-  if (tensor.shape.size() == 2) return {tensor.shape[0], tensor.shape[1]};
-  return {1, formats::shape_elements(tensor.shape)};
-}
-
-/// Throws Error{kBadInput} naming the first value of a float tensor that is NaN or infinite.
-void require_finite(const formats::StoredTensor& tensor) {
-  const auto [n_rows, n_cols] = row_extents(tensor);
-  const quant::MatrixView rows(tensor.dtype, tensor.bytes, n_rows, n_cols);
-  const auto range = quant::rounding_kernels().range[quant::float_type_index(tensor.dtype)];
-  for (int64_t row = 0; row < n_rows; ++row) {
-    quant::RowRange extremes{};
-    range(rows.row(row), n_cols, &extremes);
-    if (extremes.first_non_finite < 0) continue;
-    throw formats::bad_input(
-        fmt::format("tensor {}: the value in row {}, column {} is NaN or infinite; the model is "
-                    "damaged, download it again",
-                    tensor.name, row, extremes.first_non_finite));
-  }
-}
-
-/// The source of an entry as it is read: stored, or the values that were prepared in its place.
-formats::StoredTensor prepared_source(const LedgerEntry& entry,
-                                      const EntryPreparation& preparation) {
-  formats::StoredTensor source = *entry.source;
-  if (preparation.values.empty()) return source;
-  source.dtype = formats::DType::kF32;
-  source.bytes = std::as_bytes(preparation.values);
-  if (source.bytes.size() != formats::tensor_size_bytes(source.dtype, source.shape)) {
-    throw formats::Error(formats::ErrorCode::kInternal,
-                         "values of another size prepared for " + source.name);
-  }
-  return source;
-}
-
-/// True where the values of an entry's outputs are computed, not read.
-bool is_computed(const LedgerEntry& entry) {
-  return !entry.outputs.empty() &&
-         !formats::scheme_row(entry.outputs.front().rule.scheme).is_linear;
-}
-
-std::vector<Block> make_blocks(std::span<const LedgerEntry> entries) {
-  std::vector<Block> blocks;
-  for (size_t i = 0; i < entries.size(); ++i) {
-    if (entries[i].outputs.empty() || is_computed(entries[i])) continue;
-    const auto [n_rows, n_cols] = row_extents(*entries[i].source);
-    const uint64_t row_bytes =
-        static_cast<uint64_t>(n_cols) * formats::dtype_size_bytes(entries[i].source->dtype);
-    // Even, because int4 codes of neighbouring rows may share a byte.
-    const auto rows_a_block = static_cast<int64_t>(
-        std::max<uint64_t>(2, kBlockBytes / std::max<uint64_t>(1, row_bytes) / 2 * 2));
-    for (int64_t row = 0; row < n_rows; row += rows_a_block) {
-      blocks.push_back({i, row, std::min(rows_a_block, n_rows - row)});
-    }
-  }
-  return blocks;
-}
 
 /// One unit being streamed.
 class UnitStream {

@@ -30,39 +30,6 @@ using formats::Scheme;
 using formats::Shape;
 using formats::StoredTensor;
 
-void check_shape(const StoredTensor& tensor, const Shape& shape) {
-  if (formats::accepts_shape(tensor.shape, shape)) return;
-  throw bad_input(fmt::format("{} has shape {} where config.json asks for {}", tensor.name,
-                              formats::shape_string(tensor.shape), formats::shape_string(shape)));
-}
-
-void check_positive(const std::string& name, std::span<const float> scales) {
-  const auto wrong = std::find_if(scales.begin(), scales.end(), [](float s) { return !(s > 0); });
-  if (wrong == scales.end()) return;
-  throw bad_input(fmt::format("{} holds {} at element {}; a scale is above zero", name, *wrong,
-                              wrong - scales.begin()));
-}
-
-std::vector<float> to_float(const StoredTensor& tensor) {
-  const size_t element = formats::dtype_size_bytes(tensor.dtype);
-  std::vector<float> values(tensor.bytes.size() / element);
-  if (tensor.dtype == DType::kF32) {
-    std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
-    return values;
-  }
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (tensor.dtype == DType::kI8) {
-      values[i] = static_cast<float>(static_cast<int8_t>(tensor.bytes[i]));
-      continue;
-    }
-    uint16_t bits = 0;
-    std::memcpy(&bits, tensor.bytes.data() + i * element, element);
-    values[i] =
-        tensor.dtype == DType::kBF16 ? formats::bf16_to_float(bits) : formats::fp16_to_float(bits);
-  }
-  return values;
-}
-
 /// `value` as the 16-bit `dtype` holds it.
 float rounded_to(float value, DType dtype) {
   return dtype == DType::kBF16 ? formats::bf16_to_float(formats::float_to_bf16(value))
@@ -114,7 +81,8 @@ WeightLoader::WeightLoader(const WeightSource& source, quant::ThreadTeam& team)
       description_(source.description),
       emulation_(emulation_row(source.emulation)),
       architecture_(formats::architecture_of(*source.config)),
-      team_(team) {
+      team_(team),
+      vectors_(*source.checkpoint, source.config->torch_dtype) {
   check_executable(config_, description_);
 }
 
@@ -148,41 +116,16 @@ LayerWeights WeightLoader::layer(int64_t layer_index) {
 
 KvScales WeightLoader::kv_scales(int64_t layer_index) {
   const auto t = formats::attention_tensors(config_, Scheme::kC8, layer_index, config_.torch_dtype);
-  return {scales(t[0].name, t[0].shape), offsets(t[1].name, t[1].shape),
-          scales(t[2].name, t[2].shape), offsets(t[3].name, t[3].shape)};
+  return {vectors_.scales(t[0].name, t[0].shape), vectors_.offsets(t[1].name, t[1].shape),
+          vectors_.scales(t[2].name, t[2].shape), vectors_.offsets(t[3].name, t[3].shape)};
 }
 
 FaScales WeightLoader::fa_scales(int64_t layer_index) {
   const auto t =
       formats::attention_tensors(config_, Scheme::kFaQuant, layer_index, config_.torch_dtype);
-  return {scales(t[0].name, t[0].shape), offsets(t[1].name, t[1].shape),
-          scales(t[2].name, t[2].shape), offsets(t[3].name, t[3].shape),
-          scales(t[4].name, t[4].shape), offsets(t[5].name, t[5].shape)};
-}
-
-std::span<const float> WeightLoader::scales(const std::string& name, const Shape& shape) {
-  const std::span<const float> values = vector(name, shape);
-  check_positive(name, values);
-  return values;
-}
-
-std::span<const float> WeightLoader::offsets(const std::string& name, const Shape& shape) {
-  const StoredTensor& tensor = checkpoint_.at(name);
-  std::span<const float> values;
-  if (tensor.dtype == DType::kI8) {
-    check_shape(tensor, shape);
-    std::vector<int8_t> codes(tensor.bytes.size());
-    std::memcpy(codes.data(), tensor.bytes.data(), codes.size());
-    values = keep(name, std::vector<float>(codes.begin(), codes.end()));
-  } else {
-    values = vector(name, shape);
-  }
-  for (const float value : values) {
-    if (value == std::nearbyint(value) && value >= -128 && value <= 127) continue;
-    throw bad_input(fmt::format(
-        "{} holds {}; an offset of codes is a whole number from -128 to 127", name, value));
-  }
-  return values;
+  return {vectors_.scales(t[0].name, t[0].shape), vectors_.offsets(t[1].name, t[1].shape),
+          vectors_.scales(t[2].name, t[2].shape), vectors_.offsets(t[3].name, t[3].shape),
+          vectors_.scales(t[4].name, t[4].shape), vectors_.offsets(t[5].name, t[5].shape)};
 }
 
 void WeightLoader::add_experts(int64_t layer_index, LayerWeights& weights) {
@@ -310,11 +253,11 @@ void WeightLoader::add_scheme_tensor(const std::string& name, const formats::Ten
     throw error.with_context(name);
   }
   if (rule.suffix == ".weight_scale") {
-    const std::span<const float> values = scheme_vector(name, rule, shape);
+    const std::span<const float> values = vectors_.scheme_floats(name, rule, shape);
     if (formats::scheme_row(linear.scheme).activation_bits == 8) check_positive(name, values);
     linear.scale = values.data();
   } else if (rule.suffix == ".weight_offset") {
-    const std::span<const float> values = scheme_vector(name, rule, shape);
+    const std::span<const float> values = vectors_.scheme_floats(name, rule, shape);
     const bool all_zero = std::all_of(values.begin(), values.end(), [](float v) { return v == 0; });
     if (!all_zero && formats::scheme_row(linear.scheme).activation_bits == 8) {
       throw bad_input(fmt::format("{} is not zero, but weights of {} are symmetric", name,
@@ -322,31 +265,19 @@ void WeightLoader::add_scheme_tensor(const std::string& name, const formats::Ten
     }
     linear.offset = all_zero ? nullptr : values.data();
   } else if (rule.suffix == ".input_scale") {
-    set_input_scale(name, scheme_vector(name, rule, shape).front(), linear);
+    set_input_scale(name, vectors_.scheme_floats(name, rule, shape).front(), linear);
   } else if (rule.suffix == ".input_offset") {
-    const float offset = scheme_vector(name, rule, shape).front();
+    const float offset = vectors_.scheme_floats(name, rule, shape).front();
     if (offset != std::nearbyint(offset))
       throw bad_input(fmt::format("{} is {}; an offset of codes is a whole number", name, offset));
     linear.activation.offset = offset;
   } else if (rule.suffix == ".deq_scale") {
-    const std::span<const float> values = deq_scale(name, shape);
+    const std::span<const float> values = vectors_.deq_scale(name, shape);
     check_positive(name, values);
     linear.deq_scale = values.data();
   } else if (rule.suffix == ".quant_bias") {
-    linear.quant_bias = integers(name, shape).data();
+    linear.quant_bias = vectors_.integers(name, shape).data();
   }
-}
-
-std::span<const float> WeightLoader::scheme_vector(const std::string& name,
-                                                   const formats::TensorRule& rule,
-                                                   const Shape& shape) {
-  const StoredTensor& tensor = checkpoint_.at(name);
-  check_shape(tensor, shape);
-  if (!formats::accepts_dtype(rule, tensor.dtype, config_.torch_dtype)) {
-    throw bad_input(fmt::format("{} is stored as {}, which {} may not be", name,
-                                formats::dtype_name(tensor.dtype), rule.suffix.substr(1)));
-  }
-  return keep(name, to_float(tensor));
 }
 
 void WeightLoader::set_input_scale(const std::string& name, float scale,
@@ -364,37 +295,6 @@ void WeightLoader::set_input_scale(const std::string& name, float scale,
                               formats::torch_dtype_name(dtype)));
 }
 
-std::span<const float> WeightLoader::deq_scale(const std::string& name, const Shape& shape) {
-  const StoredTensor& tensor = checkpoint_.at(name);
-  if (tensor.dtype != DType::kI64) return vector(name, shape);
-  check_shape(tensor, shape);
-  std::vector<float> values(tensor.bytes.size() / sizeof(int64_t));
-  for (size_t i = 0; i < values.size(); ++i) {
-    int64_t bits = 0;
-    std::memcpy(&bits, tensor.bytes.data() + i * sizeof(bits), sizeof(bits));
-    if (!quant::is_widened_deq_scale(bits)) {
-      throw bad_input(
-          fmt::format("{} holds {:#x} at element {}, which is no float32 scale widened to 64 bits",
-                      name, bits, i));
-    }
-    values[i] = quant::narrow_deq_scale(bits);
-  }
-  return keep(name, std::move(values));
-}
-
-std::span<const int32_t> WeightLoader::integers(const std::string& name, const Shape& shape) {
-  const StoredTensor& tensor = checkpoint_.at(name);
-  check_shape(tensor, shape);
-  if (tensor.dtype != DType::kI32) {
-    throw bad_input(
-        fmt::format("{} is stored as {}; it must be I32", name, formats::dtype_name(tensor.dtype)));
-  }
-  std::vector<int32_t> values(tensor.bytes.size() / sizeof(int32_t));
-  std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
-  converted_size_bytes_ += tensor.bytes.size();
-  return integer_vectors_.emplace_back(std::move(values));
-}
-
 NormWeights WeightLoader::norm(Role role, int64_t layer_index) {
   const ModuleRow& row = formats::module_row(architecture_, role);
   const std::string module = formats::module_path(row, layer_index);
@@ -403,37 +303,16 @@ NormWeights WeightLoader::norm(Role role, int64_t layer_index) {
   const StoredTensor* weight = formats::find_norm_tensor(checkpoint_, module, ".weight");
   const StoredTensor* bias = formats::find_norm_tensor(checkpoint_, module, ".bias");
   if (description_ == nullptr || weight == nullptr)
-    return {vector(module + ".weight", shape), optional_bias(row, module)};
-  return {vector(weight->name, shape),
-          bias == nullptr ? std::span<const float>{} : vector(bias->name, shape)};
+    return {vectors_.floats(module + ".weight", shape), optional_bias(row, module)};
+  return {vectors_.floats(weight->name, shape),
+          bias == nullptr ? std::span<const float>{} : vectors_.floats(bias->name, shape)};
 }
 
 std::span<const float> WeightLoader::head_norm(Role role, int64_t layer_index) {
   const ModuleRow* row = formats::find_module_row(architecture_, role);
   if (row == nullptr) return {};
-  return vector(formats::module_path(*row, layer_index) + ".weight",
-                {formats::extent_of(row->n_out, config_)});
-}
-
-std::span<const float> WeightLoader::vector(const std::string& name, const Shape& shape) {
-  const StoredTensor& tensor = checkpoint_.at(name);
-  check_shape(tensor, shape);
-  if (!formats::is_weight_float(tensor.dtype)) {
-    throw bad_input(fmt::format("{} is stored as {}; it must be F32, F16 or BF16", name,
-                                formats::dtype_name(tensor.dtype)));
-  }
-  return keep(name, to_float(tensor));
-}
-
-std::span<const float> WeightLoader::keep(const std::string& name, std::vector<float> values) {
-  const auto wrong =
-      std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
-  if (wrong != values.end()) {
-    throw bad_input(fmt::format("{} holds {} at element {}; the file is damaged", name, *wrong,
-                                wrong - values.begin()));
-  }
-  converted_size_bytes_ += values.size() * sizeof(float);
-  return vectors_.emplace_back(std::move(values));
+  return vectors_.floats(formats::module_path(*row, layer_index) + ".weight",
+                         {formats::extent_of(row->n_out, config_)});
 }
 
 std::span<const float> WeightLoader::optional_bias(const ModuleRow& row,
@@ -442,7 +321,7 @@ std::span<const float> WeightLoader::optional_bias(const ModuleRow& row,
   // Quantizers that shift activations give biases to modules that have none otherwise.
   const bool is_added = description_ != nullptr && checkpoint_.find(name) != nullptr;
   if (!formats::has_bias(row, config_) && !is_added) return {};
-  return vector(name, {formats::extent_of(row.n_out, config_)});
+  return vectors_.floats(name, {formats::extent_of(row.n_out, config_)});
 }
 
 Scheme WeightLoader::scheme_of(const StoredTensor& tensor) const {

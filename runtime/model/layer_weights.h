@@ -14,6 +14,7 @@
 #include "runtime/attention/kv_codes.h"
 #include "runtime/model/emulation.h"
 #include "runtime/model/linear.h"
+#include "runtime/model/tensor_vectors.h"
 
 namespace llmq::runtime {
 
@@ -97,7 +98,9 @@ class WeightLoader {
   [[nodiscard]] OuterWeights outer();
 
   /// Bytes of the float32 and packed copies made so far.
-  [[nodiscard]] uint64_t converted_size_bytes() const { return converted_size_bytes_; }
+  [[nodiscard]] uint64_t converted_size_bytes() const {
+    return converted_size_bytes_ + vectors_.size_bytes();
+  }
 
  private:
   KvScales kv_scales(int64_t layer_index);
@@ -111,18 +114,10 @@ class WeightLoader {
                  LinearWeights& linear);
   [[nodiscard]] int64_t group_size_of(const formats::StoredTensor& scale, int64_t n_in) const;
   void add_scheme_tensors(const std::string& module, LinearWeights& linear);
-  std::span<const float> scheme_vector(const std::string& name, const formats::TensorRule& rule,
-                                       const formats::Shape& shape);
   void set_input_scale(const std::string& name, float scale, LinearWeights& linear) const;
   NormWeights norm(formats::Role role, int64_t layer_index);
   std::span<const float> head_norm(formats::Role role, int64_t layer_index);
-  std::span<const float> vector(const std::string& name, const formats::Shape& shape);
-  std::span<const float> scales(const std::string& name, const formats::Shape& shape);
-  std::span<const float> offsets(const std::string& name, const formats::Shape& shape);
   std::span<const float> optional_bias(const formats::ModuleRow& row, const std::string& module);
-  std::span<const float> deq_scale(const std::string& name, const formats::Shape& shape);
-  std::span<const int32_t> integers(const std::string& name, const formats::Shape& shape);
-  std::span<const float> keep(const std::string& name, std::vector<float> values);
   [[nodiscard]] formats::Scheme scheme_of(const formats::StoredTensor& tensor) const;
 
   const formats::Checkpoint& checkpoint_;
@@ -131,8 +126,7 @@ class WeightLoader {
   const EmulationRow& emulation_;
   const formats::Architecture& architecture_;
   quant::ThreadTeam& team_;
-  std::vector<std::vector<float>> vectors_;
-  std::vector<std::vector<int32_t>> integer_vectors_;
+  TensorVectors vectors_;
   std::vector<std::vector<int8_t>> codes_;
   std::deque<quant::PackedInt8> packed_;
   uint64_t converted_size_bytes_ = 0;

@@ -5,7 +5,7 @@
 #include <csignal>
 #include <thread>
 
-#include "tests/convert/calibrated_fixture.h"
+#include "tests/convert/long_calibration_fixture.h"
 
 namespace llmq::test {
 namespace {
@@ -15,21 +15,10 @@ using Clock = std::chrono::steady_clock;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-// A model that calibrates long enough to be interrupted: four layers of 256 features.
-class CliCalibrationInterrupt : public CalibratedFixture {
+class CliCalibrationInterrupt : public LongCalibrationFixture {
  protected:
   void SetUp() override {
-    config_["vocab_size"] = kVocabulary;
-    config_["hidden_size"] = 256;
-    config_["intermediate_size"] = 768;
-    config_["num_hidden_layers"] = 4;
-    write_file(folder_ / "config.json", config_.dump());
-    Command make;
-    make.argv = {LLMQ_MAKE_CHECKPOINT, "--config", folder_ / "config.json", "--out", source_};
-    const CommandResult made = run_command(make);
-    ASSERT_EQ(made.exit_code, 0) << made.summary();
-    fs::copy_file(golden_tokenizer(), source_ / "tokenizer.json");
-    fs::create_directory(work_);
+    ASSERT_NO_FATAL_FAILURE(LongCalibrationFixture::SetUp());
     reference_ = undisturbed();
   }
 
@@ -54,11 +43,6 @@ class CliCalibrationInterrupt : public CalibratedFixture {
     return files;
   }
 
-  void wait_for_staging(const RunningCommand& command) const {
-    while (command.is_running() && folder_entries(work_).empty())
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
-  }
-
   /// Runs and sends the signal when that share of the usual time has gone by.
   CommandResult interrupt(double share, int signal) {
     RunningCommand command(quantize_to(work_ / "out", folder_ / "stats.json"));
@@ -80,7 +64,6 @@ class CliCalibrationInterrupt : public CalibratedFixture {
     return again;
   }
 
-  fs::path work_ = folder_ / "work";
   fs::path reference_stats_ = folder_ / "reference.json";
   std::map<std::string, std::string> reference_;
   std::chrono::duration<double> duration_{};

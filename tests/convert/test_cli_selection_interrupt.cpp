@@ -5,7 +5,7 @@
 #include <csignal>
 #include <thread>
 
-#include "tests/convert/calibrated_fixture.h"
+#include "tests/convert/long_calibration_fixture.h"
 
 namespace llmq::test {
 namespace {
@@ -16,34 +16,12 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 
-// A model that takes long enough to be interrupted: four layers of 256 features.
-class CliSelectionInterrupt : public CalibratedFixture {
+class CliSelectionInterrupt : public LongCalibrationFixture {
  protected:
-  void SetUp() override {
-    config_["vocab_size"] = kVocabulary;
-    config_["hidden_size"] = 256;
-    config_["intermediate_size"] = 768;
-    config_["num_hidden_layers"] = 4;
-    write_file(folder_ / "config.json", config_.dump());
-    Command make;
-    make.argv = {LLMQ_MAKE_CHECKPOINT, "--config", folder_ / "config.json", "--out", source_};
-    const CommandResult made = run_command(make);
-    ASSERT_EQ(made.exit_code, 0) << made.summary();
-    fs::copy_file(golden_tokenizer(), source_ / "tokenizer.json");
-    fs::create_directory(work_);
-  }
-
   [[nodiscard]] Command selecting(const std::string& bits) const {
     return llmq_command({"quant", "-src", source_, "-dst", work_ / "out", "-type", "w8a8",
                          "--calib-samples", "8", "--threads", "1", "--target-bits", bits});
   }
-
-  void wait_for_staging(const RunningCommand& command) const {
-    while (command.is_running() && folder_entries(work_).empty())
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
-  }
-
-  fs::path work_ = folder_ / "work";
 };
 
 TEST_F(CliSelectionInterrupt, InterruptedRunGoesOnToTheSameBytes) {
