@@ -7,9 +7,11 @@ source tests/tools/setup.sh
 
 usage() {
   cat <<TXT
-bash tests/run.sh             build the release preset, run every test that is not labelled slow
-bash tests/run.sh --ci        the same, and: include, format and clang-tidy checks, the fuzzers for
-                              ${LLMQ_FUZZ_SECONDS:-20} s each, the tests under AddressSanitizer and UBSan
+bash tests/run.sh             build the release preset, run every test that is not labelled slow or
+                              accuracy
+bash tests/run.sh --ci        the same, and: the accuracy suite, include, format and clang-tidy checks,
+                              the fuzzers for ${LLMQ_FUZZ_SECONDS:-20} s each, the tests under
+                              AddressSanitizer and UBSan
 bash tests/run.sh --nightly   the same as --ci, and: the slow tests, the tests under ThreadSanitizer
 Missing Debian packages are installed by name (root or sudo) or printed with the line to run.
 Environment: LLMQ_TEST_DATA (folder of outside data), LLMQ_FUZZ_SECONDS (seconds per fuzzer).
@@ -161,8 +163,10 @@ if [[ $mode != plain ]]; then
   check "clang-format" check_format
 fi
 
+release_excludes=slow
+[[ $mode == plain ]] && release_excludes='slow|accuracy'
 if step "build: release" build_preset release; then
-  step "tests: release" run_ctest release -LE "slow|$([[ $mode == plain ]] && echo accuracy || echo slow)"
+  step "tests: release" run_ctest release -LE "$release_excludes"
   if [[ $mode != plain ]]; then
     check "clang-tidy" check_tidy
     check "build: fuzzers with clang" build_preset fuzz fuzzers
