@@ -1,9 +1,6 @@
 #include "quant/codec/rans_encoder.h"
 
-#include <algorithm>
 #include <limits>
-
-#include "formats/error.h"
 
 namespace llmq::quant {
 
@@ -39,24 +36,21 @@ RansStreamBytes RansEncoder::encode(std::span<const uint8_t> codes, Scratch& scr
   RansStreamBytes result;
   std::array<uint32_t, kRansLanes>& states = result.states;
   states.fill(kRansLow);
-  uint32_t least_frequency = kRansSlots;
-  // The decoder goes forward and undoes the last step first.
+  // The decoder goes forward and undoes the last step first. A branch would be mispredicted once in
+  // five codes.
   for (size_t group = codes.size(); group > 0; group -= kRansLanes) {
     const uint8_t* const group_codes = codes.data() + group - kRansLanes;
+#pragma GCC unroll 16
     for (size_t lane = kRansLanes; lane-- > 0;) {
       const Entry& entry = entries_[group_codes[lane]];
       uint32_t state = states[lane];
-      least_frequency = std::min(least_frequency, entry.frequency);
       next[-1] = static_cast<uint16_t>(state);
-      const bool is_full = state >> (32 - kRansSlotBits) >= entry.frequency;
-      next -= is_full ? 1 : 0;
-      state = is_full ? state >> 16 : state;
+      const uint32_t is_full = state >> (32 - kRansSlotBits) >= entry.frequency ? 1 : 0;
+      next -= is_full;
+      state >>= 16 * is_full;
       const auto quotient = static_cast<uint32_t>(Wide{state} * entry.reciprocal >> 64);
       states[lane] = state + entry.bias + quotient * entry.complement;
     }
-  }
-  if (least_frequency == 0) {
-    throw formats::Error(formats::ErrorCode::kInternal, "a code has no frequency in its model");
   }
   result.words = {next, end};
   scratch.escapes.clear();

@@ -28,8 +28,8 @@ class RansEncoder {
   explicit RansEncoder(const RansModel& model);
 
   /// Encodes codes [n], n a multiple of kRansLanes, as their two's complement bytes. Each must have
-  /// a frequency in the model or be escaped by it; throws Error{kInternal} otherwise. The result is
-  /// valid until `scratch` is used again.
+  /// a frequency in the model or be escaped by it (unchecked; a stream with another code decodes to
+  /// something else). The result is valid until `scratch` is used again.
   RansStreamBytes encode(std::span<const uint8_t> codes, Scratch& scratch) const;
 
  private:

@@ -87,8 +87,11 @@ class CompressedReader {
 
  private:
   class TileDecoder;
+  struct Worker;
 
   size_t parse_header();
+  template <typename Fn>
+  void for_each_group(ThreadTeam& team, Isa isa, Fn&& fn) const;
 
   CompressedView tensors_;
   formats::TileGrid grid_;

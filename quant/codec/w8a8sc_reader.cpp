@@ -236,49 +236,56 @@ void CompressedReader::decode_tiles(int64_t first, int64_t count, std::span<int8
   }
 }
 
-void CompressedReader::decode(const formats::Codes& codes, ThreadTeam& team, Isa isa) const {
-  if (codes.n != grid_.n() || codes.k != grid_.k() || codes.stride < codes.k) {
-    throw extents_error(grid_, codes);
-  }
-  struct Worker {
-    TileDecoder decoder;
-    std::vector<int8_t> tiles;
-  };
+// What a thread of decode or verify needs.
+struct CompressedReader::Worker {
+  Worker(const CompressedReader& reader, Isa isa)
+      : decoder(reader, isa), codes(kGroupTiles * TileGrid::kTileCodes) {}
+
+  TileDecoder decoder;
+  std::vector<int8_t> codes;
+};
+
+template <typename Fn>
+void CompressedReader::for_each_group(ThreadTeam& team, Isa isa, Fn&& fn) const {
   std::vector<std::unique_ptr<Worker>> workers(static_cast<size_t>(team.n_threads()));
   const int64_t n_groups = (grid_.n_tiles() + kGroupTiles - 1) / kGroupTiles;
   team.parallel_for(n_groups, [&](int64_t group, int thread_index) {
     auto& worker = workers[static_cast<size_t>(thread_index)];
-    if (worker == nullptr) {
-      worker.reset(new Worker{TileDecoder(*this, isa),
-                              std::vector<int8_t>(kGroupTiles * TileGrid::kTileCodes)});
-    }
+    if (worker == nullptr) worker = std::make_unique<Worker>(*this, isa);
     const int64_t first = group * kGroupTiles;
-    const int64_t count = std::min(kGroupTiles, grid_.n_tiles() - first);
-    worker->decoder.decode(first, count, worker->tiles.data());
+    fn(first, std::min(kGroupTiles, grid_.n_tiles() - first), *worker);
+  });
+}
+
+void CompressedReader::decode(const formats::Codes& codes, ThreadTeam& team, Isa isa) const {
+  if (codes.n != grid_.n() || codes.k != grid_.k() || codes.stride < codes.k) {
+    throw extents_error(grid_, codes);
+  }
+  for_each_group(team, isa, [&](int64_t first, int64_t count, Worker& worker) {
+    worker.decoder.decode(first, count, worker.codes.data());
     for (int64_t i = 0; i < count; ++i) {
-      formats::scatter_tile(worker->tiles.data() + i * TileGrid::kTileCodes,
+      formats::scatter_tile(worker.codes.data() + i * TileGrid::kTileCodes,
                             grid_.extents(first + i), codes);
     }
   });
 }
 
 void CompressedReader::verify(ThreadTeam& team, Isa isa) const {
-  struct Worker {
-    TileDecoder decoder;
-    std::vector<int8_t> tiles;
-  };
-  std::vector<std::unique_ptr<Worker>> workers(static_cast<size_t>(team.n_threads()));
   std::vector<std::string> damages(static_cast<size_t>(grid_.n_tiles()));
-  team.parallel_for(grid_.n_tiles(), [&](int64_t tile, int thread_index) {
-    auto& worker = workers[static_cast<size_t>(thread_index)];
-    if (worker == nullptr) {
-      worker.reset(new Worker{TileDecoder(*this, isa), std::vector<int8_t>(TileGrid::kTileCodes)});
-    }
+  // What is wrong with tiles [first, first + count), or nothing.
+  const auto damage_of = [](int64_t first, int64_t count, Worker& worker) -> std::string {
     try {
-      worker->decoder.decode(tile, 1, worker->tiles.data());
+      worker.decoder.decode(first, count, worker.codes.data());
     } catch (const formats::Error& error) {
       if (error.code() != formats::ErrorCode::kBadInput) throw;
-      damages[static_cast<size_t>(tile)] = error.what();
+      return error.what();
+    }
+    return {};
+  };
+  for_each_group(team, isa, [&](int64_t first, int64_t count, Worker& worker) {
+    if (damage_of(first, count, worker).empty()) return;
+    for (int64_t tile = first; tile < first + count; ++tile) {
+      damages[static_cast<size_t>(tile)] = damage_of(tile, 1, worker);
     }
   });
   const auto is_damaged = [](const std::string& damage) { return !damage.empty(); };

@@ -29,11 +29,24 @@ constexpr ExpandTable make_expand_table() {
 
 constexpr ExpandTable kExpand = make_expand_table();
 
+inline __m128i look_up_four(const uint32_t* index, const uint32_t* slots) {
+  const __m128i first = _mm_cvtsi32_si128(static_cast<int>(slots[index[0]]));
+  const __m128i second = _mm_cvtsi32_si128(static_cast<int>(slots[index[2]]));
+  return _mm_unpacklo_epi64(_mm_insert_epi32(first, static_cast<int>(slots[index[1]]), 1),
+                            _mm_insert_epi32(second, static_cast<int>(slots[index[3]]), 1));
+}
+
+inline __m256i look_up(__m256i index, const uint32_t* slots) {
+  alignas(32) uint32_t indices[kHalf];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(indices), index);
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(look_up_four(indices, slots)),
+                                 look_up_four(indices + 4, slots), 1);
+}
+
 // Decodes a code of each of 8 lanes; `codes` gets slots, whose low bytes are the codes.
 inline __m256i advance(__m256i state, const uint32_t* slots, __m256i* codes) {
   const __m256i slot_mask = _mm256_set1_epi32(kRansSlots - 1);
-  const __m256i slot = _mm256_i32gather_epi32(reinterpret_cast<const int*>(slots),
-                                              _mm256_and_si256(state, slot_mask), 4);
+  const __m256i slot = look_up(_mm256_and_si256(state, slot_mask), slots);
   *codes = slot;
   const __m256i frequency = _mm256_add_epi32(_mm256_srli_epi32(slot, 20), _mm256_set1_epi32(1));
   const __m256i rank = _mm256_and_si256(_mm256_srli_epi32(slot, 8), slot_mask);
@@ -81,7 +94,7 @@ void decode_together(const uint32_t* slots, RansStream* streams, int64_t n_codes
   }
   for (int64_t i = 0; i < n_codes; i += kRansCodeMultiple) {
     __m256i codes[N][4];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int s = 0; s < N; ++s) {
       if (__builtin_expect(words[s] > ends[s], 0)) {
         overrun[s] = true;
@@ -90,13 +103,13 @@ void decode_together(const uint32_t* slots, RansStream* streams, int64_t n_codes
     }
 #pragma GCC unroll 4
     for (int quarter = 0; quarter < 4; ++quarter) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int s = 0; s < N; ++s) {
         __m256i& state = states[s][quarter % 2];
         state = refill(advance(state, slots, &codes[s][quarter]), &words[s]);
       }
     }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int s = 0; s < N; ++s) {
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(streams[s].codes + i), pack_codes(codes[s]));
     }
@@ -111,6 +124,7 @@ void decode_together(const uint32_t* slots, RansStream* streams, int64_t n_codes
 
 void decode(const uint32_t* slots, RansStream* streams, int64_t n_streams, int64_t n_codes) {
   int64_t i = 0;
+  for (; i + 4 <= n_streams; i += 4) decode_together<4>(slots, streams + i, n_codes);
   for (; i + 2 <= n_streams; i += 2) decode_together<2>(slots, streams + i, n_codes);
   if (i < n_streams) decode_together<1>(slots, streams + i, n_codes);
 }

@@ -14,10 +14,28 @@ namespace {
 
 constexpr int64_t kMostStreams = 4;
 
+inline __m128i look_up_four(const uint32_t* index, const uint32_t* slots) {
+  const __m128i first = _mm_cvtsi32_si128(static_cast<int>(slots[index[0]]));
+  const __m128i second = _mm_cvtsi32_si128(static_cast<int>(slots[index[2]]));
+  return _mm_unpacklo_epi64(_mm_insert_epi32(first, static_cast<int>(slots[index[1]]), 1),
+                            _mm_insert_epi32(second, static_cast<int>(slots[index[3]]), 1));
+}
+
+inline __m512i look_up(__m512i index, const uint32_t* slots) {
+  alignas(64) uint32_t indices[kRansLanes];
+  _mm512_store_si512(indices, index);
+  const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(look_up_four(indices, slots)),
+                                              look_up_four(indices + 4, slots), 1);
+  const __m256i high =
+      _mm256_inserti128_si256(_mm256_castsi128_si256(look_up_four(indices + 8, slots)),
+                              look_up_four(indices + 12, slots), 1);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
 inline __m512i step(__m512i state, const uint32_t* slots, const unsigned char** words,
                     uint8_t* codes) {
   const __m512i slot_mask = _mm512_set1_epi32(kRansSlots - 1);
-  const __m512i slot = _mm512_i32gather_epi32(_mm512_and_si512(state, slot_mask), slots, 4);
+  const __m512i slot = look_up(_mm512_and_si512(state, slot_mask), slots);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtepi32_epi8(slot));
   const __m512i frequency = _mm512_add_epi32(_mm512_srli_epi32(slot, 20), _mm512_set1_epi32(1));
   const __m512i rank = _mm512_and_si512(_mm512_srli_epi32(slot, 8), slot_mask);
