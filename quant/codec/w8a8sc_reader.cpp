@@ -13,7 +13,6 @@ namespace llmq::quant {
 namespace {
 
 using formats::bad_input;
-using formats::TileExtents;
 using formats::TileGrid;
 using formats::TileRange;
 using w8a8sc::get;

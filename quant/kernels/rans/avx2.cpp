@@ -29,6 +29,7 @@ constexpr ExpandTable make_expand_table() {
 
 constexpr ExpandTable kExpand = make_expand_table();
 
+// Single loads, as in avx512.cpp: gather instructions are slower.
 inline __m128i look_up_four(const uint32_t* index, const uint32_t* slots) {
   const __m128i first = _mm_cvtsi32_si128(static_cast<int>(slots[index[0]]));
   const __m128i second = _mm_cvtsi32_si128(static_cast<int>(slots[index[2]]));

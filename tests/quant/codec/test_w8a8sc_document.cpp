@@ -46,8 +46,8 @@ CodeMatrix example_matrix() {
 
 TEST(GoldenW8A8scDocument, TheWorkedExampleIsWhatTheEncoderWrites) {
   ThreadTeam team(1);
-  const CompressedCodes compressed =
-      compress_codes(example_matrix().view(), W8A8scCodec::kRans, team);
+  const CodeMatrix matrix = example_matrix();
+  const CompressedCodes compressed = compress_codes(matrix.view(), W8A8scCodec::kRans, team);
   EXPECT_EQ(compressed.weight, hex_block("weight rans"));
   EXPECT_EQ(compressed.index, hex_block("index rans"));
 }
