@@ -150,3 +150,34 @@ calibration deep "$(printf '[%.0s' {1..80})"
   done
   printf 'dGg= 256\ndGhl 257\n'
 } >fuzz_tokenizer/file_tiktoken
+
+# --- compressed matrices: flags, n, k, size of the index (2 bytes each), index, weight ----------------
+mkdir -p fuzz_w8a8sc
+# hex_bytes HEX: the bytes.
+hex_bytes() { printf '%b' "$(sed 's/../\\x&/g' <<<"$1")"; }
+# from_document LABEL: the bytes of an example of docs/w8a8sc.md, as hex.
+from_document() {
+  sed -n "/^\`\`\`hex $1\$/,/^\`\`\`\$/p" ../../../docs/w8a8sc.md | sed '/^`/d; s/|.*//; s/^[0-9a-f]* *//' | tr -d ' \n'
+}
+# w8a8sc NAME FLAGS INDEX WEIGHT: for the matrix of the examples, 4 by 32.
+w8a8sc() { hex_bytes "${2}040020000800$3$4" >"fuzz_w8a8sc/$1"; }
+rans_index=$(from_document 'index rans') rans=$(from_document 'weight rans')
+deflate_index=$(from_document 'index deflate') deflate=$(from_document 'weight deflate')
+w8a8sc valid_rans 00 "$rans_index" "$rans"
+w8a8sc valid_deflate 00 "$deflate_index" "$deflate"
+w8a8sc version_2 01 "$rans_index" "${rans/4c51534301/4c51534302}"
+w8a8sc codec_3 01 "$rans_index" "${rans/4c5153430101/4c5153430103}"
+w8a8sc frequencies_sum_to_4097 01 "$rans_index" "${rans/d00cd000/d10cd000}"
+w8a8sc escape_without_frequency 01 "$rans_index" "${rans/0000070000/0109070000}"
+w8a8sc escape_without_escaped_codes 01 "$rans_index" "${rans/0000070000/0100070000}"
+w8a8sc mode_raw_of_136_bytes 01 "$rans_index" "${rans/5b0ab53101000000/5b0ab53100000000}"
+w8a8sc state_below_the_least 01 "$rans_index" "${rans/129f0400/00000000}"
+w8a8sc escaped_65535 01 "$rans_index" "${rans/5b0ab53101000000/5b0ab5310100ffff}"
+w8a8sc words_missing 01 "4000000084000000" "${rans%????????}"
+w8a8sc tile_of_3_bytes 01 "4000000003000000" "${rans:0:134}"
+w8a8sc index_beyond_weight 00 "40000000ffffffff" "$rans"
+w8a8sc header_longer_than_weight 01 "$rans_index" "${rans/4000040000/ffff040000}"
+w8a8sc deflate_cut 01 "140000005f000000" "${deflate:0:230}"
+w8a8sc deflate_of_invalid_block 01 "$deflate_index" "${deflate/05c10101/07c10101}"
+printf '\x02\x20\x00Some codes to compress and to read back, in rows of thirty-three.' >fuzz_w8a8sc/compress_rans
+printf '\x06\x05\x01Some codes to compress by deflate, in rows of nine.' >fuzz_w8a8sc/compress_deflate
