@@ -63,6 +63,7 @@ MatrixExtents matrix_extents(const Shape& shape) {
 
 void copy_slice_rows(const WholeTensor& source, const TensorSlice& slice, RowRange rows,
                      std::span<std::byte> to) {
+  if (to.empty()) return;
   const auto element = static_cast<int64_t>(source.element_bytes);
   const int64_t whole_row = source.extents.columns * element;
   const int64_t part_row = matrix_extents(slice.shape).columns * element;
@@ -90,6 +91,7 @@ void copy_slice_rows(const WholeTensor& source, const TensorSlice& slice, RowRan
 
 std::optional<int64_t> merge_rows(const MergeTarget& target, std::span<const RankPart> parts,
                                   RowRange rows, std::span<std::byte> to) {
+  if (to.empty()) return std::nullopt;
   for (const RankPart& part : parts) {
     visit_pieces(target, part.slice, rows, [&](int64_t from, int64_t into, int64_t n) {
       std::memcpy(at(to, into), at(part.bytes, from), static_cast<size_t>(n));

@@ -3,11 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
+#include <set>
+#include <tuple>
 
-#include "formats/attention_tensors.h"
-#include "formats/dialect.h"
 #include "formats/error.h"
 
 namespace llmq::formats {
@@ -60,6 +59,19 @@ bool is_cut(const TensorCut& cut) {
   return cut.axis == CutAxis::kRows || cut.axis == CutAxis::kColumns;
 }
 
+bool is_of_heads(Extent extent) {
+  return extent == Extent::kQuery || extent == Extent::kKeyValue || extent == Extent::kFusedQkv;
+}
+
+/// What of cuts decides whether they fit; models have thousands of cuts, but few kinds.
+std::set<std::tuple<CutAxis, Extent, int64_t>> kinds_of(std::span<const NamedCut> cuts) {
+  std::set<std::tuple<CutAxis, Extent, int64_t>> kinds;
+  for (const auto& [name, cut] : cuts) {
+    if (is_cut(cut)) kinds.emplace(cut.axis, cut.extent, cut.unit);
+  }
+  return kinds;
+}
+
 int64_t count(const std::vector<SliceRun>& runs) {
   return std::accumulate(runs.begin(), runs.end(), int64_t{0},
                          [](int64_t sum, const SliceRun& run) { return sum + run.n; });
@@ -90,18 +102,16 @@ int64_t Partition::kv_head_begin(int64_t rank) const {
 }
 
 void Partition::pad(Extent extent, int64_t unit) {
-  if (extent == Extent::kQuery || extent == Extent::kKeyValue || extent == Extent::kFusedQkv)
-    return;
+  if (is_of_heads(extent)) return;
   const int64_t multiple = tp_ * unit;
   const int64_t size = divided_up(size_of(extent), multiple) * multiple;
   if (size != size_of(extent)) padded_[extent] = size;
 }
 
 bool Partition::fits(Extent extent, int64_t unit) const {
-  const bool is_of_heads =
-      extent == Extent::kQuery || extent == Extent::kKeyValue || extent == Extent::kFusedQkv;
-  const bool divides = is_of_heads ? config_.n_kv_heads % tp_ == 0 || tp_ % config_.n_kv_heads == 0
-                                   : size_of(extent) % tp_ == 0;
+  const bool shares_heads =
+      tp_ <= config_.n_heads && (config_.n_kv_heads % tp_ == 0 || tp_ % config_.n_kv_heads == 0);
+  const bool divides = is_of_heads(extent) ? shares_heads : size_of(extent) % tp_ == 0;
   if (!divides) return false;
   if (unit == 1) return true;
   for (int64_t rank = 0; rank < tp_; ++rank) {
@@ -158,11 +168,12 @@ int64_t Partition::share(Extent extent) const {
 }
 
 std::vector<int64_t> legal_tp_sizes(const ModelConfig& config, std::span<const NamedCut> cuts) {
+  const auto kinds = kinds_of(cuts);
   std::vector<int64_t> sizes;
   for (int64_t tp = 1; tp <= kLargestListedTp; ++tp) {
     const Partition partition(config, tp);
-    const bool fits = std::all_of(cuts.begin(), cuts.end(), [&](const NamedCut& named) {
-      return !is_cut(named.cut) || partition.fits(named.cut.extent, named.cut.unit);
+    const bool fits = std::all_of(kinds.begin(), kinds.end(), [&](const auto& kind) {
+      return partition.fits(std::get<Extent>(kind), std::get<int64_t>(kind));
     });
     if (fits) sizes.push_back(tp);
   }
@@ -171,11 +182,13 @@ std::vector<int64_t> legal_tp_sizes(const ModelConfig& config, std::span<const N
 
 std::vector<int64_t> legal_group_sizes(const ModelConfig& config, std::span<const NamedCut> cuts,
                                        int64_t tp) {
+  const auto kinds = kinds_of(cuts);
   const Partition partition(config, tp);
   std::vector<int64_t> sizes;
   for (int64_t group_size = 16; group_size <= 512; group_size *= 2) {
-    const bool fits = std::all_of(cuts.begin(), cuts.end(), [&](const NamedCut& named) {
-      return named.cut.axis != CutAxis::kColumns || partition.fits(named.cut.extent, group_size);
+    const bool fits = std::all_of(kinds.begin(), kinds.end(), [&](const auto& kind) {
+      return std::get<CutAxis>(kind) != CutAxis::kColumns ||
+             partition.fits(std::get<Extent>(kind), group_size);
     });
     if (fits) sizes.push_back(group_size);
   }
@@ -200,15 +213,16 @@ std::string misfit(const Partition& partition, const TensorCut& cut) {
   const ModelConfig& config = partition.config();
   const int64_t tp = partition.tp();
   const int64_t size = extent_of(cut.extent, config);
+  if (is_of_heads(cut.extent) && tp > config.n_heads)
+    return fmt::format("{} heads are fewer than {} ranks", config.n_heads, tp);
   if (!partition.fits(cut.extent, 1)) {
-    const bool is_of_heads = cut.extent == Extent::kQuery || cut.extent == Extent::kKeyValue ||
-                             cut.extent == Extent::kFusedQkv;
-    return is_of_heads ? fmt::format(
-                             "{} key heads can neither be divided among {} ranks nor be "
-                             "held by the same number of ranks each",
-                             config.n_kv_heads, tp)
-                       : fmt::format("its {} {} cannot be divided among {} ranks", size,
-                                     cut.axis == CutAxis::kRows ? "rows" : "columns", tp);
+    return is_of_heads(cut.extent)
+               ? fmt::format(
+                     "{} key heads can neither be divided among {} ranks nor be "
+                     "held by the same number of ranks each",
+                     config.n_kv_heads, tp)
+               : fmt::format("its {} {} cannot be divided among {} ranks", size,
+                             cut.axis == CutAxis::kRows ? "rows" : "columns", tp);
   }
   return fmt::format("of its {} {} each of {} ranks has {}, no whole number of {} of {}", size,
                      cut.axis == CutAxis::kRows ? "outputs" : "inputs", tp,
@@ -231,7 +245,8 @@ void check_fit(const Partition& partition, std::span<const NamedCut> cuts) {
       sentence += fmt::format("; group sizes that TP {} allows are {}", partition.tp(),
                               listed(legal_group_sizes(partition.config(), cuts, partition.tp())));
     }
-    throw bad_input(sentence + "; --pad appends zeros to what is no multiple");
+    if (!is_of_heads(cut.extent)) sentence += "; --pad appends zeros to what is no multiple";
+    throw bad_input(sentence);
   }
 }
 

@@ -72,9 +72,9 @@ class Partition {
   /// The extents that pad() made larger, with their sizes.
   [[nodiscard]] const std::map<Extent, int64_t>& padded() const { return padded_; }
 
-  /// Whether an extent can be shared by so many ranks in multiples of `unit`. Query heads always
-  /// can where key heads can: groups are padded. Key heads are divided, or held by as many ranks
-  /// each as there are too many of them.
+  /// Whether an extent can be shared by so many ranks in multiples of `unit`. Key heads
+  /// are divided, or each is held by the same number of ranks; query heads can be shared wherever
+  /// key heads can and there is one for each rank, because their groups are padded.
   [[nodiscard]] bool fits(Extent extent, int64_t unit) const;
 
   /// Part of `rank`, in elements of the extent. Of kQuery: the heads whose key head the rank holds,

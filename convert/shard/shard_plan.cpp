@@ -27,7 +27,8 @@ class Schemes {
     }
     const auto path = formats::find_description(folder);
     if (!path) return;
-    for (auto& [name, tag] : formats::read_description(*path).tensors) tags_[name] = tag;
+    const formats::Description description = formats::read_description(*path);
+    tags_.insert(description.tensors.begin(), description.tensors.end());
   }
 
   [[nodiscard]] Scheme of(const std::string& module) const {
