@@ -98,11 +98,24 @@ class Partition {
   std::map<Extent, int64_t> padded_;
 };
 
+/// What of a model, besides its table, decides how its tensors are cut.
+struct CutContext {
+  const ModelConfig& config;
+  EmbeddingCut embedding = EmbeddingCut::kVocabulary;
+  int64_t group_size = 0;  ///< of a linear with scales of groups; 0: per channel
+};
+
 /// How a tensor that `rule` describes is cut beside or as the weight of a module of `row`, stored
 /// with the shape `stored`: packed pairs, groups and heads are told from it. Throws
 /// Error{kBadInput} where the shape is none that the rule allows, or the tensor is compressed.
 TensorCut tensor_cut(const ModuleRow& row, const TensorRule& rule, const Shape& stored,
-                     const ModelConfig& config, EmbeddingCut embedding = EmbeddingCut::kVocabulary);
+                     const CutContext& context);
+
+/// How a linear is stored.
+struct LinearScheme {
+  Scheme scheme = Scheme::kFloat;
+  int64_t group_size = 0;  ///< 0: per channel
+};
 
 /// Finds the cut of every tensor of a checkpoint of one configuration.
 class CutFinder {
@@ -113,7 +126,8 @@ class CutFinder {
   /// module's weight; kFloat where the description has none). Tensors that the architecture table
   /// does not know are held whole. Throws Error{kBadInput} naming a tensor that belongs to a module
   /// that is cut but which no scheme has, and as the function above.
-  [[nodiscard]] TensorCut find(std::string_view name, const Shape& stored, Scheme scheme) const;
+  [[nodiscard]] TensorCut find(std::string_view name, const Shape& stored,
+                               const LinearScheme& scheme) const;
 
   /// The module that a tensor belongs to where that is a linear that may be quantized, else empty.
   [[nodiscard]] std::string linear_of(std::string_view name) const;

@@ -67,15 +67,15 @@ TensorCut output_cut(const ModuleRow& row, const TensorRule& rule, int64_t rows,
 }
 
 TensorCut input_cut(const ModuleRow& row, const TensorRule& rule, int64_t columns,
-                    const ModelConfig& config) {
-  const TensorCut by_columns{CutAxis::kColumns, row.n_in, extent_of(row.n_in, config) / columns,
-                             false};
+                    const CutContext& context) {
+  const int64_t k = extent_of(row.n_in, context.config);
+  const TensorCut by_columns{CutAxis::kColumns, row.n_in, k / columns, false};
   switch (rule.slice) {
     case SliceRule::kWeight:
       return by_columns;
     case SliceRule::kPerGroup:
-      // One column holds for all inputs, whoever has them.
-      return columns > 1 ? by_columns : TensorCut{};
+      // One column holds for all inputs, whoever has them, unless it is that of the only group.
+      return columns > 1 || context.group_size == k ? by_columns : TensorCut{};
     case SliceRule::kRankZero:
       return {CutAxis::kRankZero, Extent::kOne, 1, false};
     case SliceRule::kPerOutput:
@@ -112,7 +112,8 @@ const TensorRule* attention_rule(Scheme scheme, std::string_view name) {
 }  // namespace
 
 TensorCut tensor_cut(const ModuleRow& row, const TensorRule& rule, const Shape& stored,
-                     const ModelConfig& config, EmbeddingCut embedding) {
+                     const CutContext& context) {
+  const ModelConfig& config = context.config;
   if (!is_allowed(rule.shape, stored, row, config)) {
     throw bad_input(fmt::format(
         "has shape {}, which is none of a matrix of {} outputs and {} "
@@ -121,14 +122,14 @@ TensorCut tensor_cut(const ModuleRow& row, const TensorRule& rule, const Shape& 
   }
   const auto [rows, columns] = matrix_extents(stored);
   TensorCut cut;
-  switch (shared_side(row, embedding)) {
+  switch (shared_side(row, context.embedding)) {
     case SharedSide::kNone:
       return {};
     case SharedSide::kOutputs:
       cut = output_cut(row, rule, rows, config);
       break;
     case SharedSide::kInputs:
-      cut = input_cut(row, rule, columns, config);
+      cut = input_cut(row, rule, columns, context);
       break;
   }
   cut.pads_with_copies = rule.shape == ShapeRule::kHeadsColumn;
@@ -163,15 +164,17 @@ std::string CutFinder::linear_of(std::string_view name) const {
   return row != nullptr && row->group != FusedGroup::kNone ? module : "";
 }
 
-TensorCut CutFinder::find(std::string_view name, const Shape& stored, Scheme scheme) const {
+TensorCut CutFinder::find(std::string_view name, const Shape& stored,
+                          const LinearScheme& scheme) const {
+  const CutContext context{config_, embedding_, scheme.group_size};
   try {
     if (const auto it = attention_.find(name); it != attention_.end()) {
-      return tensor_cut(*it->second.row, *it->second.rule, stored, config_, embedding_);
+      return tensor_cut(*it->second.row, *it->second.rule, stored, context);
     }
     const size_t dot = std::min(name.rfind('.'), name.size());
     if (const ModuleRow* row = row_of(std::string(name.substr(0, dot)))) {
-      const TensorRule* rule = find_rule(scheme, name.substr(dot));
-      if (rule != nullptr) return tensor_cut(*row, *rule, stored, config_, embedding_);
+      const TensorRule* rule = find_rule(scheme.scheme, name.substr(dot));
+      if (rule != nullptr) return tensor_cut(*row, *rule, stored, context);
     }
     for (size_t end = dot; end != std::string_view::npos && end > 0;
          end = name.rfind('.', end - 1)) {

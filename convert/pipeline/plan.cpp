@@ -143,8 +143,10 @@ std::vector<int64_t> legal_tp_sizes(const FolderPlan& plan) {
   std::vector<formats::NamedCut> cuts;
   for (const LedgerEntry& entry : plan.ledger.entries) {
     for (const OutputModule& output : entry.outputs) {
-      for (const OutputTensor& tensor : output.tensors)
-        cuts.push_back({tensor.name, finder.find(tensor.name, tensor.shape, tensor.scheme)});
+      for (const OutputTensor& tensor : output.tensors) {
+        const formats::LinearScheme scheme{tensor.scheme, output.rule.group_size};
+        cuts.push_back({tensor.name, finder.find(tensor.name, tensor.shape, scheme)});
+      }
     }
   }
   return formats::legal_tp_sizes(plan.config, cuts);

@@ -28,17 +28,22 @@ class Schemes {
     const auto path = formats::find_description(folder);
     if (!path) return;
     const formats::Description description = formats::read_description(*path);
+    group_size_ = description.group_size;
     tags_.insert(description.tensors.begin(), description.tensors.end());
   }
 
-  [[nodiscard]] Scheme of(const std::string& module) const {
+  [[nodiscard]] formats::LinearScheme of(const std::string& module) const {
     const auto tag = tags_.find(module + ".weight");
     const auto dtype = dtypes_.find(module + ".weight");
-    if (tag == tags_.end() || dtype == dtypes_.end()) return Scheme::kFloat;
-    return formats::effective_scheme(formats::parse_scheme_tag(tag->second), dtype->second);
+    if (tag == tags_.end() || dtype == dtypes_.end()) return {};
+    const Scheme scheme =
+        formats::effective_scheme(formats::parse_scheme_tag(tag->second), dtype->second);
+    // Only weight-only schemes have groups, whatever else the folder holds.
+    return {scheme, formats::scheme_row(scheme).activation_bits == 16 ? group_size_ : 0};
   }
 
  private:
+  int64_t group_size_ = 0;
   std::unordered_map<std::string, std::string> tags_;
   std::unordered_map<std::string, formats::DType> dtypes_;
 };
@@ -66,7 +71,8 @@ ShardPlan make_shard_plan(const ShardManifest& manifest, const fs::path& folder)
     std::vector<formats::TensorCut>& cuts = plan.cuts.emplace_back();
     for (const ManifestTensor& tensor : file.tensors) {
       const std::string linear = finder.linear_of(tensor.name);
-      const Scheme scheme = linear.empty() ? Scheme::kFloat : schemes.of(linear);
+      const formats::LinearScheme scheme =
+          linear.empty() ? formats::LinearScheme{} : schemes.of(linear);
       cuts.push_back(finder.find(tensor.name, tensor.shape, scheme));
       named.push_back({tensor.name, cuts.back()});
     }

@@ -100,7 +100,7 @@ void expect_scheme_identity(Scheme scheme, int64_t group_size, const ModelConfig
     if (row.group == FusedGroup::kNone) continue;
     for (const TensorRule& rule : scheme_row(scheme).tensors) {
       const Shape shape = shape_for(rule, row, config, group_size);
-      const TensorCut cut = tensor_cut(row, rule, shape, config);
+      const TensorCut cut = tensor_cut(row, rule, shape, {config});
       ASSERT_TRUE(cut.axis == CutAxis::kWhole || cut.axis == CutAxis::kRankZero ||
                   partition.fits(cut.extent, cut.unit));
       expect_identity(std::string(row.path) + std::string(rule.suffix), shape, cut, partition);
@@ -137,13 +137,13 @@ TEST(Slicing, ScalesOfAttentionFollowTheirHeads) {
     const Partition partition(config, tp);
     for (const Scheme scheme : {Scheme::kC8, Scheme::kFaQuant}) {
       for (const AttentionTensor& tensor : attention_tensors(config, scheme, 1, DType::kBF16)) {
-        expect_identity(tensor.name, tensor.shape,
-                        finder.find(tensor.name, tensor.shape, Scheme::kFloat), partition);
+        expect_identity(tensor.name, tensor.shape, finder.find(tensor.name, tensor.shape, {}),
+                        partition);
       }
     }
   }
   // A padded head's scale is one to divide by, never zero.
-  const TensorCut cut = finder.find("model.layers.0.self_attn.fa_q.scale", {14, 1}, Scheme::kFloat);
+  const TensorCut cut = finder.find("model.layers.0.self_attn.fa_q.scale", {14, 1}, {});
   EXPECT_THAT(slice_of({14, 1}, cut, Partition(config, 4), 1).runs,
               ElementsAre(SliceRun{4, 3}, SliceRun{0, 1}));
 }
@@ -192,15 +192,16 @@ TEST(Slicing, WhatIsAddedOnceStaysOnRankZero) {
   const Partition partition(config, 2);
   for (const char* name :
        {"model.layers.0.mlp.down_proj.quant_bias", "model.layers.1.self_attn.o_proj.bias"}) {
-    const TensorCut cut = finder.find(name, {32}, Scheme::kW8A8);
+    const TensorCut cut = finder.find(name, {32}, {Scheme::kW8A8, 0});
     EXPECT_THAT(slice_of({32}, cut, partition, 0).runs, ElementsAre(SliceRun{0, 32}));
     EXPECT_THAT(slice_of({32}, cut, partition, 1).runs, ElementsAre(SliceRun{kZeros, 32}));
   }
-  const TensorCut rows = finder.find("model.layers.0.mlp.up_proj.quant_bias", {64}, Scheme::kW8A8);
+  const TensorCut rows =
+      finder.find("model.layers.0.mlp.up_proj.quant_bias", {64}, {Scheme::kW8A8, 0});
   EXPECT_THAT(slice_of({64}, rows, partition, 1).runs, ElementsAre(SliceRun{32, 32}));
   for (const char* name : {"model.layers.0.mlp.down_proj.input_scale",
                            "model.layers.0.self_attn.q_proj.input_offset"}) {
-    EXPECT_EQ(finder.find(name, {1}, Scheme::kW8A8).axis, CutAxis::kWhole);
+    EXPECT_EQ(finder.find(name, {1}, {Scheme::kW8A8, 0}).axis, CutAxis::kWhole);
   }
 }
 
@@ -209,13 +210,18 @@ TEST(Slicing, PackedPairsAndGroupsStayWhole) {
   const CutFinder finder(config, EmbeddingCut::kVocabulary);
   const Partition partition(config, 2);
   const auto slice = [&](const std::string& name, const Shape& shape) {
-    return slice_of(shape, finder.find("model.layers.0." + name, shape, Scheme::kW4A16), partition,
-                    1);
+    return slice_of(shape, finder.find("model.layers.0." + name, shape, {Scheme::kW4A16, 0}),
+                    partition, 1);
   };
   // Pairs of outputs: rows of a column-parallel linear, all rows of a row-parallel one.
   EXPECT_THAT(slice("mlp.up_proj.weight", {32, 32}).runs, ElementsAre(SliceRun{16, 16}));
   EXPECT_EQ(slice("mlp.down_proj.weight", {16, 64}).shape, (Shape{16, 32}));
   EXPECT_THAT(slice("mlp.down_proj.weight_scale", {32, 8}).runs, ElementsAre(SliceRun{4, 4}));
+  // The only group of a matrix cannot be divided.
+  EXPECT_FALSE(partition.fits(
+      Extent::kIntermediate,
+      finder.find("model.layers.0.mlp.down_proj.weight_scale", {32, 1}, {Scheme::kW4A16, 64})
+          .unit));
   // Pairs of inputs, and one scale for all of them.
   EXPECT_THAT(slice("mlp.down_proj.weight", {32, 32}).runs, ElementsAre(SliceRun{16, 16}));
   EXPECT_THAT(slice("mlp.down_proj.weight_scale", {32, 1}).runs, ElementsAre(SliceRun{0, 32}));
@@ -228,9 +234,11 @@ TEST(Slicing, AGroupThatWouldBeTornIsRefusedWithTheSizesThatAreNot) {
   const CutFinder finder(config, EmbeddingCut::kVocabulary);
   const Shape scales{32, 231};
   const std::vector<NamedCut> cuts{
-      {"gate", finder.find("model.layers.0.mlp.gate_proj.weight", {14784, 32}, Scheme::kW4A16)},
-      {"k", finder.find("model.layers.0.self_attn.k_proj.weight", {32, 32}, Scheme::kW4A16)},
-      {"down", finder.find("model.layers.0.mlp.down_proj.weight_scale", scales, Scheme::kW4A16)}};
+      {"gate",
+       finder.find("model.layers.0.mlp.gate_proj.weight", {14784, 32}, {Scheme::kW4A16, 0})},
+      {"k", finder.find("model.layers.0.self_attn.k_proj.weight", {32, 32}, {Scheme::kW4A16, 0})},
+      {"down",
+       finder.find("model.layers.0.mlp.down_proj.weight_scale", scales, {Scheme::kW4A16, 0})}};
   Partition partition(config, 8);
   const std::string sentence =
       error_message(ErrorCode::kBadInput, [&] { check_fit(partition, cuts); });
@@ -252,7 +260,7 @@ TEST(Slicing, KeyHeadsThatDoNotDivideAreRefused) {
   const ModelConfig config = config_of("qwen2", {12, 6, 8});
   const std::vector<NamedCut> cuts{
       {"k", CutFinder(config, EmbeddingCut::kVocabulary)
-                .find("model.layers.0.self_attn.k_proj.weight", {48, 32}, Scheme::kFloat)}};
+                .find("model.layers.0.self_attn.k_proj.weight", {48, 32}, {})}};
   const std::string sentence =
       error_message(ErrorCode::kBadInput, [&] { check_fit(Partition(config, 4), cuts); });
   EXPECT_THAT(sentence, HasSubstr("6 key heads can neither be divided among 4 ranks"));
@@ -265,9 +273,9 @@ TEST(Slicing, EmbeddingsAreCutByVocabularyOrByHidden) {
   for (const auto& [cut, wanted] : {std::pair{EmbeddingCut::kVocabulary, Shape{48, 32}},
                                     std::pair{EmbeddingCut::kHidden, Shape{96, 16}}}) {
     const CutFinder finder(config, cut);
-    const TensorCut embedding = finder.find("model.embed_tokens.weight", shape, Scheme::kFloat);
+    const TensorCut embedding = finder.find("model.embed_tokens.weight", shape, {});
     EXPECT_EQ(slice_of(shape, embedding, Partition(config, 2), 1).shape, wanted);
-    const TensorCut head = finder.find("lm_head.weight", shape, Scheme::kFloat);
+    const TensorCut head = finder.find("lm_head.weight", shape, {});
     EXPECT_EQ(slice_of(shape, head, Partition(config, 2), 1).shape, (Shape{48, 32}));
     expect_identity("embedding", shape, embedding, Partition(config, 2));
   }
@@ -277,7 +285,9 @@ TEST(Slicing, ATensorThatNothingSaysHowToCutIsRefused) {
   const ModelConfig config = config_of("qwen2", {4, 2, 8});
   const CutFinder finder(config, EmbeddingCut::kVocabulary);
   const auto refusal = [&](const std::string& name, const Shape& shape, Scheme scheme) {
-    return error_message(ErrorCode::kBadInput, [&] { (void)finder.find(name, shape, scheme); });
+    return error_message(ErrorCode::kBadInput, [&] {
+      (void)finder.find(name, shape, {scheme, 0});
+    });
   };
   const std::string linear = "model.layers.0.mlp.up_proj";
   EXPECT_THAT(refusal(linear + ".div.mul_scale", {32}, Scheme::kW8A8),
@@ -286,7 +296,7 @@ TEST(Slicing, ATensorThatNothingSaysHowToCutIsRefused) {
   EXPECT_THAT(refusal(linear + ".weight", {1000}, Scheme::kW8A8SC), HasSubstr("compressed"));
   // What ranks do not share is held whole, known or not.
   for (const char* name : {"model.layers.0.input_layernorm.module.bias", "model.rotary.inv_freq"})
-    EXPECT_EQ(finder.find(name, {32}, Scheme::kFloat).axis, CutAxis::kWhole);
+    EXPECT_EQ(finder.find(name, {32}, {}).axis, CutAxis::kWhole);
 }
 
 TEST(Slicing, PartsThatDisagreeAreFound) {
