@@ -152,7 +152,7 @@ std::vector<SliceRun> Partition::runs(Extent extent, int64_t rank) const {
   if (!fits(extent, 1) || rank < 0 || rank >= tp_)
     throw Error(ErrorCode::kInternal, fmt::format("no part of rank {} of {}", rank, tp_));
   if (extent == Extent::kQuery) return head_runs(rank);
-  const std::vector<SliceRun> kv{
+  std::vector<SliceRun> kv{
       {kv_head_begin(rank) * config_.head_dim, kv_heads_per_rank() * config_.head_dim}};
   if (extent == Extent::kKeyValue) return kv;
   if (extent != Extent::kFusedQkv) return even_runs(extent, rank);

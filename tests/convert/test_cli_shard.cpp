@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include "tests/convert/calibrated_fixture.h"
 
@@ -55,7 +57,7 @@ class CliShard : public CalibratedFixture {
   /// Cuts into a folder of its own and expects success.
   [[nodiscard]] fs::path shard(const fs::path& from, int tp,
                                const std::vector<std::string>& options = {}) const {
-    const fs::path to = folder_ / (from.filename().string() + "-tp" + std::to_string(tp));
+    fs::path to = folder_ / (from.filename().string() + "-tp" + std::to_string(tp));
     const CommandResult result = try_shard(from, to, tp, options);
     EXPECT_EQ(result.exit_code, 0) << result.summary();
     return to;
@@ -70,11 +72,12 @@ class CliShard : public CalibratedFixture {
     ASSERT_EQ(result.exit_code, 0) << result.summary();
     auto wanted = result_files(original);
     auto found = result_files(merged);
-    std::vector<std::string> names;
-    for (const auto& [name, bytes] : wanted) names.push_back(name);
-    std::vector<std::string> found_names;
-    for (const auto& [name, bytes] : found) found_names.push_back(name);
-    EXPECT_EQ(found_names, names);
+    const auto names_of = [](const std::map<std::string, std::string>& files) {
+      std::set<std::string> names;
+      for (const auto& [name, bytes] : files) names.insert(name);
+      return names;
+    };
+    EXPECT_EQ(names_of(found), names_of(wanted));
     for (const auto& [name, bytes] : wanted) {
       if (name.ends_with(".safetensors")) {
         EXPECT_TRUE(read_safetensors(merged / name) == read_safetensors(original / name)) << name;
