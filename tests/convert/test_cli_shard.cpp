@@ -190,6 +190,17 @@ TEST_F(CliShard, WhatCannotBeCutIsRefusedBeforeAnyWeightIsRead) {
   expect_merge(padded, out);
 }
 
+TEST_F(CliShard, PaddedHeadsNeedWeightsWithoutAnOffset) {
+  take("qwen2-untied");  // 5 heads, which 2 ranks can only have with padding
+  const fs::path out = quantize("out", {"-type", "w8a16", "-w_sym", "False"});
+  const CommandResult result = try_shard(out, folder_ / "refused", 2);
+  EXPECT_EQ(result.exit_code, kBadInput) << result.summary();
+  EXPECT_THAT(result.err, HasSubstr("o_proj.weight_offset: heads must be padded at TP 2"));
+  EXPECT_FALSE(fs::exists(folder_ / "refused"));
+  expect_merge(shard(out, 1), out);
+  expect_merge(shard(quantize("symmetric", {"-type", "w8a16"}), 2), folder_ / "symmetric");
+}
+
 TEST_F(CliShard, ShardsThatDoNotBelongTogetherAreRefused) {
   const fs::path shards = shard(source_, 2);
   const auto refusal = [&](const fs::path& folder) {
