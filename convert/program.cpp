@@ -107,6 +107,8 @@ int run_program(int argc, const char* const* argv) {
   const ChooseAction choose = [&](CommandAction chosen) { action = std::move(chosen); };
   add_quant_command(app, choose);
   add_convert_command(app, choose);
+  add_shard_command(app, choose);
+  add_merge_command(app, choose);
   add_plan_command(app, choose);
   add_verify_command(app, choose);
   add_inspect_command(app, choose);

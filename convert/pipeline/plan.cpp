@@ -8,6 +8,7 @@
 
 #include "convert/pipeline/stream.h"
 #include "formats/dialect.h"
+#include "formats/slicing.h"
 #include "runtime/calibrate/calibrator.h"
 
 namespace llmq::convert {
@@ -30,25 +31,6 @@ OutputNaming naming_of(const FolderJob& job, const Recipe& recipe) {
                                  std::string(formats::scheme_row(recipe.main_scheme()).quantize)
                            : "model";
   return naming;
-}
-
-bool divides(const FolderPlan& plan, int64_t tp) {
-  const formats::ModelConfig& config = plan.config;
-  if (config.n_heads % tp != 0) return false;
-  if (tp > config.n_kv_heads ? tp % config.n_kv_heads != 0 : config.n_kv_heads % tp != 0)
-    return false;
-  if (config.intermediate_size % tp != 0 || config.vocab_size % tp != 0) return false;
-  if (config.n_experts > 0 && config.moe_intermediate_size % tp != 0) return false;
-  if (config.shared_expert_intermediate_size % tp != 0) return false;
-  for (const LedgerEntry& entry : plan.ledger.entries) {
-    for (const OutputModule& output : entry.outputs) {
-      const int64_t group_size = output.rule.group_size;
-      const bool is_row_parallel = entry.tp == formats::TpAxis::kRowParallel;
-      if (group_size > 0 && is_row_parallel && (entry.source->shape[1] / tp) % group_size != 0)
-        return false;
-    }
-  }
-  return true;
 }
 
 /// Tokens of a calibration set of the usual size: 50 to 240 short samples.
@@ -157,11 +139,17 @@ std::vector<std::string> plan_warnings(const FolderPlan& plan) {
 }
 
 std::vector<int64_t> legal_tp_sizes(const FolderPlan& plan) {
-  std::vector<int64_t> sizes;
-  for (int64_t tp = 1; tp <= 64; ++tp) {
-    if (divides(plan, tp)) sizes.push_back(tp);
+  const formats::CutFinder finder(plan.config, formats::EmbeddingCut::kVocabulary);
+  std::vector<formats::NamedCut> cuts;
+  for (const LedgerEntry& entry : plan.ledger.entries) {
+    for (const OutputModule& output : entry.outputs) {
+      for (const OutputTensor& tensor : output.tensors) {
+        const formats::LinearScheme scheme{tensor.scheme, output.rule.group_size};
+        cuts.push_back({tensor.name, finder.find(tensor.name, tensor.shape, scheme)});
+      }
+    }
   }
-  return sizes;
+  return formats::legal_tp_sizes(plan.config, cuts);
 }
 
 uint64_t expected_peak_memory_bytes(const FolderPlan& plan, int n_threads) {

@@ -31,8 +31,8 @@ FolderPlan make_folder_plan(const FolderJob& job);
 /// recipe's caveat, and a disable_level, which only a calibration run resolves.
 std::vector<std::string> plan_warnings(const FolderPlan& plan);
 
-/// Tensor-parallel sizes from 1 to 64 at which every linear of the ledger divides (KV heads may be
-/// replicated) and every group of a grouped scheme stays whole.
+/// Tensor-parallel sizes from 1 to 64 at which everything that the ledger writes can be cut without
+/// padding it: KV heads may be replicated, query heads are padded within their group.
 std::vector<int64_t> legal_tp_sizes(const FolderPlan& plan);
 
 /// Bytes of private memory that a run needs at most: its block buffers, what every run has, for

@@ -64,6 +64,15 @@ TEST_F(PlanTest, KvHeadsAreReplicatedOnlyInWholeNumbers) {
   EXPECT_THAT(legal_tp(), ElementsAre(1, 3, 6, 12));
 }
 
+TEST_F(PlanTest, QueryHeadsArePaddedWhereTheyDoNotDivide) {
+  config_["num_attention_heads"] = 6;
+  config_["num_key_value_heads"] = 2;
+  config_["head_dim"] = 8;
+  config_["intermediate_size"] = 144;
+  // 4 ranks have two of three heads each, or one and padding.
+  EXPECT_THAT(legal_tp(), ElementsAre(1, 2, 4, 6));
+}
+
 TEST_F(PlanTest, GroupsOfRowParallelLinearsStayWhole) {
   job_.recipe->rules = {{"*", Scheme::kW8A16, true, 64}};
   EXPECT_THAT(legal_tp(), ElementsAre(1));  // o_proj has 64 columns: one group
