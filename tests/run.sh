@@ -118,7 +118,7 @@ run_fuzzers() {
   local seconds=${LLMQ_FUZZ_SECONDS:-20} artifacts=$PWD/build/fuzz-artifacts status=0 binary name work
   mkdir -p "$artifacts"
   work=$(mktemp -d)
-  for binary in build/fuzz/tests/fuzz/fuzz_*; do
+  for binary in build/asan-ubsan/tests/fuzz/fuzz_*; do
     [[ -f $binary && -x $binary ]] || continue
     name=$(basename "$binary")
     mkdir -p "$work/$name"
@@ -169,9 +169,8 @@ if step "build: release" build_preset release; then
   step "tests: release" run_ctest release -LE "$release_excludes"
   if [[ $mode != plain ]]; then
     check "clang-tidy" check_tidy
-    check "build: fuzzers with clang" build_preset fuzz fuzzers
-    check "fuzzers" run_fuzzers
-    if step "build: AddressSanitizer and UBSan" build_preset asan-ubsan; then
+    if step "build: AddressSanitizer, UBSan and fuzzers with clang" build_preset asan-ubsan all fuzzers; then
+      check "fuzzers" run_fuzzers
       step "tests: AddressSanitizer and UBSan" run_ctest asan-ubsan -LE 'slow|accuracy'
     fi
   fi

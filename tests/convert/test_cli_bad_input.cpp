@@ -14,7 +14,6 @@ namespace fs = std::filesystem;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr int kUsage = 2;
 constexpr int kBadInput = 3;
 constexpr int kIo = 4;
 

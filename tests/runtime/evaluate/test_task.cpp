@@ -53,7 +53,8 @@ TEST(Task, broken_lines_are_named) {
       {R"({"question":"q","answer":"#### none"})", "####"},
       {R"({"question":7,"passage":"p","answer":true})", "question"}};
   for (const auto& [line, word] : broken) {
-    const std::string message = error_of([&] { parse_task(good + "\n" + line, "some.jsonl"); });
+    const std::string text = good + "\n" + line;
+    const std::string message = error_of([&] { parse_task(text, "some.jsonl"); });
     EXPECT_THAT(message, HasSubstr("some.jsonl line 2"));
     EXPECT_THAT(message, HasSubstr(word));
   }
