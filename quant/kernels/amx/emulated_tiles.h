@@ -101,7 +101,10 @@ class EmulatedTiles {
 
   /// The first fault since clear_fault, or null.
   static const char* first_fault() { return __atomic_load_n(&fault_, __ATOMIC_SEQ_CST); }
-  static void clear_fault() { __atomic_store_n(&fault_, nullptr, __ATOMIC_SEQ_CST); }
+  static void clear_fault() {
+    const char* none = nullptr;
+    __atomic_store_n(&fault_, none, __ATOMIC_SEQ_CST);
+  }
   /// Whether the calling thread has configured its tiles and not released them.
   static bool is_configured() { return registers().is_configured; }
 

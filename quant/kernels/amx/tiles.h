@@ -3,6 +3,7 @@
 // The tile instructions of AMX as a policy for kernel templates. Free of library code, because
 // files compiled for one instruction set include it; only they may instantiate HardwareTiles.
 
+#include <cstddef>
 #include <cstdint>
 
 namespace llmq::quant {
@@ -27,7 +28,8 @@ struct alignas(64) TileConfig {
     row_bytes[tile] = static_cast<uint16_t>(bytes);
   }
 };
-static_assert(sizeof(TileConfig) == 64);
+static_assert(sizeof(TileConfig) == 64 && offsetof(TileConfig, row_bytes) == 16 &&
+              offsetof(TileConfig, n_rows) == 48);
 
 namespace {
 

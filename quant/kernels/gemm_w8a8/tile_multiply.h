@@ -150,6 +150,17 @@ void add_step(const unsigned char* x, int64_t x_row_bytes, const int8_t* weights
   if constexpr (kHalves == 2 && kPanels == 2) Tiles::template add_int8_products<3, 5, 7>();
 }
 
+// `weights` is the step's tile of the block's first panel.
+inline void ask_for_next(const Int8Block& b, const TileBlock& t, const int8_t* weights) {
+  for (int64_t line = t.ahead_begin; line < t.ahead_end; ++line) {
+    const int64_t panel = line < kTileRows ? kBlockPanels : kBlockPanels + 1;
+    const int64_t in_tile = line & (kTileRows - 1);
+    _mm_prefetch(
+        reinterpret_cast<const char*>(weights) + panel * b.panel_bytes + in_tile * kTileRowBytes,
+        _MM_HINT_T1);
+  }
+}
+
 template <class Tiles, typename Engine, int kHalves, int kPanels>
 void multiply_tiles(const Int8Block& b, const TileBlock& t, WaitingSums<Engine>& waiting) {
   const int64_t n_steps = b.n_groups / kTileRows;
@@ -158,12 +169,7 @@ void multiply_tiles(const Int8Block& b, const TileBlock& t, WaitingSums<Engine>&
   const int8_t* weights = b.weights + t.panel * b.panel_bytes;
   begin_sums<Tiles, kHalves, kPanels>(b, t);
   for (int64_t step = 0; step < n_steps; ++step) {
-    for (int64_t line = t.ahead_begin; line < t.ahead_end; ++line) {
-      const int64_t panel = kBlockPanels + line / kTileRows;
-      _mm_prefetch(reinterpret_cast<const char*>(weights) + panel * b.panel_bytes +
-                       step * kTileBytes + line % kTileRows * kTileRowBytes,
-                   _MM_HINT_T1);
-    }
+    ask_for_next(b, t, weights + step * kTileBytes);
     add_step<Tiles, kHalves, kPanels>(x + step * kTileRowBytes, b.x_row_bytes,
                                       weights + step * kTileBytes, b.panel_bytes);
     waiting.finish_some(waiting_per_step);
