@@ -23,8 +23,11 @@ formats::Json info_json() {
   }
   const auto memory_bytes = static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
                             static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const std::string_view why_not_amx = quant::why_not_amx();
   return {{"version", LLMQ_VERSION},
           {"instruction_sets", sets},
+          {"amx_refused_because",
+           why_not_amx.empty() ? formats::Json(nullptr) : formats::Json(why_not_amx)},
           {"active_instruction_set", quant::isa_name(quant::active_isa())},
           {"threads", quant::default_thread_count()},
           {"memory_bytes", memory_bytes},
@@ -46,6 +49,10 @@ int run_info(Console& console) {
   text +=
       fmt::format("instruction sets   {} (in use: {})\n", list_text(document["instruction_sets"]),
                   document["active_instruction_set"].get<std::string>());
+  if (!document["amx_refused_because"].is_null()) {
+    text += fmt::format("amx                not offered: {}\n",
+                        document["amx_refused_because"].get<std::string>());
+  }
   text += fmt::format("threads            {}\n", document["threads"].get<int>());
   text += fmt::format("memory             {}\n", bytes_text(document["memory_bytes"]));
   text += fmt::format("types              {}\n", list_text(document["types"]));

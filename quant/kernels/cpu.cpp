@@ -10,6 +10,8 @@
 #include <string>
 
 #include "formats/error.h"
+#include "quant/kernels/amx/hardware_trial.h"
+#include "quant/kernels/amx/offer.h"
 
 namespace llmq::quant {
 namespace {
@@ -59,7 +61,12 @@ bool request_tile_permission() {
 
 // CPUID leaves 0x1D and 0x1E, which describe the tiles, are not consulted: virtual machines leave
 // them zero although the instructions work.
-std::array<bool, kAllIsas.size()> detect() {
+struct Detected {
+  std::array<bool, kAllIsas.size()> supported;
+  std::string amx_refusal;
+};
+
+Detected detect() {
   const CpuidRegisters basic = cpuid(1, 0);
   const CpuidRegisters extended = cpuid(7, 0);
   const CpuidRegisters extended_1 = cpuid(7, 1);
@@ -72,11 +79,20 @@ std::array<bool, kAllIsas.size()> detect() {
   const bool avx512_vnni = avx2 && has_bits(saved, {5, 6, 7}) &&        // masks, ZMM registers
                            has_bits(extended.ebx, {16, 17, 30, 31}) &&  // F, DQ, BW, VL
                            has_bits(extended.ecx, {11});                // VNNI
-  const bool amx = avx512_vnni && has_bits(saved, {17, 18}) &&          // tile config and data
-                   has_bits(extended_1.eax, {5}) &&                     // AVX512-BF16
-                   has_bits(extended.edx, {22, 24, 25}) &&  // AMX-BF16, AMX-TILE, AMX-INT8
-                   request_tile_permission();
-  return {true, avx2, avx_vnni, avx512_vnni, amx};
+  const AmxFacts amx{
+      .has_avx512_vnni = avx512_vnni,
+      .has_instructions = has_bits(extended_1.eax, {5}) &&       // AVX512-BF16
+                          has_bits(extended.edx, {22, 24, 25}),  // AMX-BF16, -TILE, -INT8
+      .saves_tiles = has_bits(saved, {17, 18}),                  // tile config and data
+      .request_permission = request_tile_permission,
+      .trial = hardware_tiles_agree};
+  const std::string refusal = amx_refusal(amx);
+  return {{true, avx2, avx_vnni, avx512_vnni, refusal.empty()}, refusal};
+}
+
+const Detected& detected() {
+  static const Detected instance = detect();
+  return instance;
 }
 
 std::string supported_names() {
@@ -107,8 +123,11 @@ std::string_view isa_name(Isa isa) {
 }
 
 bool isa_supported(Isa isa) {
-  static const std::array<bool, kAllIsas.size()> supported = detect();
-  return supported.at(static_cast<size_t>(isa));
+  return detected().supported.at(static_cast<size_t>(isa));
+}
+
+std::string_view why_not_amx() {
+  return detected().amx_refusal;
 }
 
 std::vector<Isa> supported_isas() {

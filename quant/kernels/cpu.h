@@ -16,10 +16,13 @@ inline constexpr std::array<Isa, 5> kAllIsas{Isa::kScalar, Isa::kAvx2, Isa::kAvx
 std::string_view isa_name(Isa isa);
 
 /// True when the CPU has the instructions and the operating system saves their registers; for kAmx
-/// also when the kernel has granted this process the use of the tiles (asked for on the first
-/// call). kScalar is always supported. The sets are not nested: a CPU with AVX512-VNNI may lack
-/// AVX-VNNI. Thread safe.
+/// also when the kernel has granted this process the use of the tiles and a trial of them in a
+/// forked child gave the right products (both once, on the first call). kScalar is always
+/// supported. The sets are not nested: a CPU with AVX512-VNNI may lack AVX-VNNI. Thread safe.
 bool isa_supported(Isa isa);
+
+/// Why kAmx is not supported, as a phrase; empty where it is. Thread safe; static storage.
+std::string_view why_not_amx();
 
 /// The supported ones in ascending order; the first is kScalar. Thread safe.
 std::vector<Isa> supported_isas();

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -134,7 +135,11 @@ TEST_P(CliEvalGolden, BitsDependOnNeitherThreadsNorChunkNorPagesNorInstructionSe
     EXPECT_EQ(document_of(on_sample(variant)), want) << variant[0] << " " << variant[1];
   // Named, because a range over a part of a temporary outlives it.
   const OrderedJson info = document_of({"info", "--json"});
-  for (const auto& isa : info.at("instruction_sets")) {
+  const auto& sets = info.at("instruction_sets");
+  EXPECT_EQ(info.at("amx_refused_because").is_null(),
+            std::find(sets.begin(), sets.end(), "amx") != sets.end())
+      << "amx is offered, or it is said why not";
+  for (const auto& isa : sets) {
     Command command = llmq_command(on_sample());
     command.environment = {{"LLMQ_ISA", isa}};
     EXPECT_EQ(document_of(command), want) << isa;

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "formats/error.h"
+#include "quant/kernels/gemm_w8a8/driver.h"
 #include "quant/kernels/gemm_w8a8/kernels.h"
 
 namespace llmq::quant {
@@ -67,8 +68,9 @@ const Int8Kernels& kernels_for(Isa isa) {
     case Isa::kAvxVnni:
       return kGemmW8A8AvxVnni;
     case Isa::kAvx512Vnni:
-    case Isa::kAmx:
       return kGemmW8A8Avx512Vnni;
+    case Isa::kAmx:
+      return kGemmW8A8Amx;
   }
   throw Error(ErrorCode::kInternal, "gemm_w8a8: no kernels for this instruction set");
 }
@@ -135,7 +137,7 @@ Blocking choose_blocking(const Int8Kernels& kernels, const Product& p, int n_thr
   b.n_blocks = std::max<int64_t>(ceil_div(padded_k, kernels.block_k), 1);
   b.block_k = round_up(ceil_div(padded_k, b.n_blocks), kPackedKMultiple);
   b.n_blocks = std::max<int64_t>(ceil_div(padded_k, std::max<int64_t>(b.block_k, 1)), 1);
-  b.task_rows = ceil_div(p.m, ceil_div(p.m, kTaskRows));
+  b.task_rows = round_up(ceil_div(p.m, ceil_div(p.m, kTaskRows)), kernels.row_multiple);
   b.task_panels = round_up(kTaskPanels, kernels.tile_panels);
   // Small products: smaller tasks rather than idle threads.
   const auto n_tasks = [&] {
@@ -143,14 +145,17 @@ Blocking choose_blocking(const Int8Kernels& kernels, const Product& p, int n_thr
   };
   while (b.task_panels > kernels.tile_panels && n_tasks() < 4 * n_threads)
     b.task_panels = round_up(b.task_panels / 2, kernels.tile_panels);
-  while (b.task_rows > 2 * kernels.max_stream_rows && n_tasks() < 4 * n_threads)
-    b.task_rows = ceil_div(b.task_rows, 2);
+  const int64_t min_task_rows = std::max(kernels.max_stream_rows, kernels.row_multiple);
+  while (b.task_rows > 2 * min_task_rows && n_tasks() < 4 * n_threads)
+    b.task_rows = round_up(ceil_div(b.task_rows, 2), kernels.row_multiple);
   return b;
 }
 
-// Bytes of a packed row of x in one block of k.
+// Bytes from a packed row of x to the next, in one block of k.
 int64_t row_bytes(const Int8Kernels& kernels, const Blocking& b) {
-  return b.block_k * kernels.x_size_bytes;
+  constexpr int64_t kLineBytes = 64;
+  const int64_t bytes = b.block_k * kernels.x_size_bytes;
+  return kernels.odd_row_lines ? (bytes / kLineBytes | 1) * kLineBytes : bytes;
 }
 
 // Copies x into `out`, [n_blocks, m, block_k]: what a task multiplies is contiguous, and elements
@@ -217,12 +222,13 @@ void run_chunk(const Int8Kernels& kernels, const Product& p, ThreadTeam& team) {
   });
 }
 
-void run(Isa isa, const Product& p, ThreadTeam& team) {
+void run(const Int8Kernels& kernels, const Product& p, ThreadTeam& team) {
   if (p.m == 0 || p.weights.n() == 0) return;
-  const Int8Kernels& kernels = kernels_for(isa);
   if (kernels.multiply_columns != nullptr) return run_scalar(kernels, p, team);
-  for (int64_t row = 0; row < p.m; row += kChunkRows)
-    run_chunk(kernels, p.rows(row, std::min(kChunkRows, p.m - row)), team);
+  for (int64_t row = 0; row < p.m; row += kChunkRows) {
+    const int64_t n_rows = std::min(kChunkRows, p.m - row);
+    run_chunk(n_rows < kernels.min_rows ? *kernels.fewer_rows : kernels, p.rows(row, n_rows), team);
+  }
 }
 
 // The scale may be missing where there is nothing to multiply by it.
@@ -244,7 +250,7 @@ void check(const char* name, const PackedInt8* weights, int64_t m, int64_t x_str
 
 }  // namespace
 
-void gemm_w8a8(const GemmW8A8Args& args, ThreadTeam& team, Isa isa) {
+void gemm_w8a8_by(const Int8Kernels& kernels, const GemmW8A8Args& args, ThreadTeam& team) {
   check("gemm_w8a8", args.weights, args.m, args.x_stride, args.y.row_stride,
         args.deq_scale != nullptr);
   if (args.y.n_rows != args.m || args.y.n_cols != args.weights->n()) {
@@ -261,17 +267,25 @@ void gemm_w8a8(const GemmW8A8Args& args, ThreadTeam& team, Isa isa) {
                               .y = args.y.data,
                               .stride = args.y.row_stride,
                               .n_cols = args.weights->n()};
-  run(isa, {args.x, args.m, args.x_stride, *args.weights, epilogue}, team);
+  run(kernels, {args.x, args.m, args.x_stride, *args.weights, epilogue}, team);
 }
 
-void gemm_w8a8_sums(const GemmW8A8SumsArgs& args, ThreadTeam& team, Isa isa) {
+void gemm_w8a8_sums_by(const Int8Kernels& kernels, const GemmW8A8SumsArgs& args, ThreadTeam& team) {
   check("gemm_w8a8_sums", args.weights, args.m, args.x_stride, args.sums_stride, true);
   const Int8Epilogue epilogue{.row_sums = args.weights->row_sums(),
                               .quant_bias = args.quant_bias,
                               .sums = args.sums,
                               .stride = args.sums_stride,
                               .n_cols = args.weights->n()};
-  run(isa, {args.x, args.m, args.x_stride, *args.weights, epilogue}, team);
+  run(kernels, {args.x, args.m, args.x_stride, *args.weights, epilogue}, team);
+}
+
+void gemm_w8a8(const GemmW8A8Args& args, ThreadTeam& team, Isa isa) {
+  gemm_w8a8_by(kernels_for(isa), args, team);
+}
+
+void gemm_w8a8_sums(const GemmW8A8SumsArgs& args, ThreadTeam& team, Isa isa) {
+  gemm_w8a8_sums_by(kernels_for(isa), args, team);
 }
 
 Isa gemm_w8a8_implementation(Isa isa) {

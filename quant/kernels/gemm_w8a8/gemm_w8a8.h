@@ -55,8 +55,8 @@ struct GemmW8A8SumsArgs {
 /// they are scaled. Everything else as gemm_w8a8.
 void gemm_w8a8_sums(const GemmW8A8SumsArgs& args, ThreadTeam& team, Isa isa = active_isa());
 
-/// The instruction set of the implementation that gemm_w8a8 runs for `isa` (kAvx512Vnni serves
-/// kAmx, every other set has its own).
+/// The instruction set of the implementation that gemm_w8a8 runs for `isa`: every set has its own,
+/// of which that of kAmx leaves fewer rows than fill its tiles (16) to kAvx512Vnni's.
 Isa gemm_w8a8_implementation(Isa isa);
 
 }  // namespace llmq::quant

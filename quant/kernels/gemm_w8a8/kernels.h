@@ -37,7 +37,8 @@ struct Int8Block {
   int64_t panel_bytes = 0;          ///< distance between panels
   int64_t n_panels = 0;
   int64_t n_groups = 0;        ///< lines per panel, a multiple of 16
-  int32_t* partial = nullptr;  ///< [n_rows, n_panels, kPanelCols] sums between blocks of k
+  int32_t* partial = nullptr;  ///< n_rows · n_panels · kPanelCols sums between blocks of k, in an
+                               ///< order of the kernel's own; 64-byte aligned
   bool first = true;           ///< nothing is in `partial` yet
   bool last = true;            ///< sums are complete and go to the epilogue, else to `partial`
   bool streams = false;  ///< weights come from memory and pass once: n_rows <= max_stream_rows, and
@@ -66,6 +67,12 @@ struct Int8Kernels {
   int64_t tile_panels = 0;      ///< panels that one pass over x serves
   int64_t block_k = 0;  ///< most k for which a tile's weights stay in a near cache; multiple of 64
   int64_t x_size_bytes = 1;  ///< bytes per element of a packed row of x
+  int64_t row_multiple = 1;  ///< tasks get this many rows or a multiple, but for the last
+  /// Rows of packed x are an odd number of 64-byte lines apart, so that those of a tile spread over
+  /// all sets of the cache.
+  bool odd_row_lines = false;
+  int64_t min_rows = 1;  ///< fewer rows of x than this go to `fewer_rows`
+  const Int8Kernels* fewer_rows = nullptr;
   /// Writes `padded` elements, a multiple of 64, in the form that `multiply` reads; those from
   /// `count` on may be anything, since they meet zeros.
   void (*pack_row)(const int8_t* codes, int64_t count, int64_t padded,
@@ -77,5 +84,6 @@ extern const Int8Kernels kGemmW8A8Scalar;
 extern const Int8Kernels kGemmW8A8Avx2;
 extern const Int8Kernels kGemmW8A8AvxVnni;
 extern const Int8Kernels kGemmW8A8Avx512Vnni;
+extern const Int8Kernels kGemmW8A8Amx;
 
 }  // namespace llmq::quant
