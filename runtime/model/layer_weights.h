@@ -10,6 +10,7 @@
 #include "formats/checkpoint.h"
 #include "formats/description.h"
 #include "formats/model_config.h"
+#include "quant/kernels/gemm_w4a16/packed_int4.h"
 #include "quant/kernels/thread_team.h"
 #include "runtime/attention/kv_codes.h"
 #include "runtime/model/emulation.h"
@@ -127,7 +128,7 @@ class WeightLoader {
   const formats::Architecture& architecture_;
   quant::ThreadTeam& team_;
   TensorVectors vectors_;
-  std::vector<std::vector<int8_t>> codes_;
+  std::deque<quant::PackedInt4> packed_int4_;
   std::deque<quant::PackedInt8> packed_;
   uint64_t converted_size_bytes_ = 0;
 };
