@@ -9,6 +9,7 @@
 #include <new>
 
 #include "formats/error.h"
+#include "quant/kernels/shared_ranges.h"
 
 namespace llmq::quant {
 namespace {
@@ -105,7 +106,7 @@ void run_streaming(const LaneGemmKernels& kernels, const LaneGemmArgs& args, Thr
   const int64_t by_size = kStreamTaskBytes / std::max<int64_t>(row_size_bytes, 1);
   const int64_t by_threads = ceil_div(n, team.n_threads());
   const int64_t cols = round_up(std::clamp<int64_t>(std::min(by_size, by_threads), 1, n), kColUnit);
-  team.parallel_for(ceil_div(n, cols), [&](int64_t task, int) {
+  for_each_in_ranges(team, ceil_div(n, cols), [&](int64_t task) {
     const int64_t begin = task * cols;
     kernels.stream({args.x.data, args.x.row_stride, args.x.n_rows, args.x.n_cols, &args.weights,
                     begin, std::min(n, begin + cols), epilogue_of(args, 0)});
