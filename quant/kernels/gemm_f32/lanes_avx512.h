@@ -161,16 +161,16 @@ inline void stream_columns(const StreamTask& task, int64_t row, int64_t col) {
   typename Weights::Row rows[kCols] = {};
 
   const auto multiply_step = [&](int64_t step) __attribute__((always_inline)) {
-    __m512 value[kCols];
+    __m512 x[kRows];
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r)
+      x[r] = _mm512_loadu_ps(x_rows + r * task.x_stride + step * kLanes);
 #pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c)
-      value[c] = Weights::load(w + c * row_size + step * kStep, rows[c]);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const __m512 x = _mm512_loadu_ps(x_rows + r * task.x_stride + step * kLanes);
-#pragma GCC unroll 8
-      for (int c = 0; c < kCols; ++c)
-        acc[r * kCols + c] = _mm512_fmadd_ps(x, value[c], acc[r * kCols + c]);
+    for (int c = 0; c < kCols; ++c) {
+      const __m512 value = Weights::load(w + c * row_size + step * kStep, rows[c]);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r)
+        acc[r * kCols + c] = _mm512_fmadd_ps(x[r], value, acc[r * kCols + c]);
     }
   };
 
@@ -197,7 +197,7 @@ inline void stream_columns(const StreamTask& task, int64_t row, int64_t col) {
 #pragma GCC unroll 8
     for (int c = 0; c < kCols; ++c) {
       const __m512 value = Weights::load(mask, w + c * row_size + n_steps * kStep, rows[c]);
-#pragma GCC unroll 8
+#pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
         const __m512 x = _mm512_maskz_loadu_ps(mask, x_rows + r * task.x_stride + n_steps * kLanes);
         acc[r * kCols + c] = _mm512_mask3_fmadd_ps(x, value, acc[r * kCols + c], mask);
@@ -211,38 +211,40 @@ inline void stream_columns(const StreamTask& task, int64_t row, int64_t col) {
   finish_rows(epilogue, kRows, col, kCols, sums, kCols);
 }
 
-inline constexpr int64_t kMaxStreamRows = 8;
-
-// All kRows rows of x, kCols columns at a time: every weight is read and widened once.
-template <class Weights, int kRows, int kCols>
-inline void stream_rows(const StreamTask& task) {
-  int64_t col = task.col_begin;
-  for (; col + kCols <= task.col_end; col += kCols)
-    stream_columns<Weights, kRows, kCols>(task, 0, col);
-  for (; col < task.col_end; ++col) stream_columns<Weights, kRows, 1>(task, 0, col);
+// All rows of x for kCols columns from col, up to kMaxRows rows at a time; from the second time on
+// the weights come from a cache.
+template <class Weights, int kMaxRows, int kCols>
+inline void stream_rows(const StreamTask& task, int64_t col) {
+  for (int64_t row = 0; row < task.m; row += kMaxRows) {
+    const int64_t n_rows = task.m - row;
+    if constexpr (kMaxRows >= 4) {
+      if (n_rows >= 4) {
+        stream_columns<Weights, 4, kCols>(task, row, col);
+        continue;
+      }
+    }
+    if (n_rows >= 3) {
+      stream_columns<Weights, 3, kCols>(task, row, col);
+    } else if (n_rows == 2) {
+      stream_columns<Weights, 2, kCols>(task, row, col);
+    } else {
+      stream_columns<Weights, 1, kCols>(task, row, col);
+    }
+  }
 }
 
-// LaneGemmKernels::stream for one kind of weights. As many columns as leave room in the registers.
+inline constexpr int64_t kMaxStreamRows = 8;
+
+// LaneGemmKernels::stream for one kind of weights.
 template <class Weights>
 inline void stream_weights(const StreamTask& task) {
-  switch (task.m) {
-    case 1:
-      return stream_rows<Weights, 1, 8>(task);
-    case 2:
-      return stream_rows<Weights, 2, 8>(task);
-    case 3:
-      return stream_rows<Weights, 3, 8>(task);
-    case 4:
-      return stream_rows<Weights, 4, 6>(task);
-    case 5:
-      return stream_rows<Weights, 5, 4>(task);
-    case 6:
-      return stream_rows<Weights, 6, 4>(task);
-    case 7:
-      return stream_rows<Weights, 7, 3>(task);
-    default:
-      return stream_rows<Weights, kMaxStreamRows, 3>(task);
+  int64_t col = task.col_begin;
+  if (task.m <= 3) {
+    for (; col + 8 <= task.col_end; col += 8) stream_rows<Weights, 3, 8>(task, col);
+  } else {
+    for (; col + 6 <= task.col_end; col += 6) stream_rows<Weights, 4, 6>(task, col);
   }
+  for (; col < task.col_end; ++col) stream_rows<Weights, 4, 1>(task, col);
 }
 
 // LaneGemmKernels::widen of elements [begin, end) of a row whose Row does not change in between.
