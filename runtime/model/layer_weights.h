@@ -76,7 +76,7 @@ struct WeightSource {
 
 /// Makes views of a checkpoint's tensors by the architecture and scheme tables, in all the
 /// spellings of formats/dialect.h. Large matrices stay where the file is mapped, except those that
-/// a kernel reads in an order of its own, which are packed once, and int4 codes, which are unpacked
+/// a kernel reads in an order of its own (int8 ones with int8 activations, int4), which are packed
 /// once. Norms, biases, scales and offsets are converted to float32 once. Both live as long as this
 /// object. Not thread-safe.
 class WeightLoader {
