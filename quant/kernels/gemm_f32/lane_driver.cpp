@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <new>
 
@@ -106,11 +107,13 @@ void run_streaming(const LaneGemmKernels& kernels, const LaneGemmArgs& args, Thr
   const int64_t by_size = kStreamTaskBytes / std::max<int64_t>(row_size_bytes, 1);
   const int64_t by_threads = ceil_div(n, team.n_threads());
   const int64_t cols = round_up(std::clamp<int64_t>(std::min(by_size, by_threads), 1, n), kColUnit);
-  for_each_in_ranges(team, ceil_div(n, cols), [&](int64_t task) {
+  const auto run_task = [&](int64_t task) {
     const int64_t begin = task * cols;
     kernels.stream({args.x.data, args.x.row_stride, args.x.n_rows, args.x.n_cols, &args.weights,
                     begin, std::min(n, begin + cols), epilogue_of(args, 0)});
-  });
+  };
+  // By reference: a copy of the closure would be allocated for each token.
+  for_each_in_ranges(team, ceil_div(n, cols), std::cref(run_task));
 }
 
 // How y is cut into tasks and k into blocks.
