@@ -5,6 +5,7 @@
 #include <string>
 
 #include "convert/pipeline/tensor_bytes.h"
+#include "formats/dialect.h"
 #include "formats/error.h"
 #include "quant/static_w8a8.h"
 #include "quant/weight_quantizer.h"
@@ -60,6 +61,7 @@ struct RoundedLayer::Linear {
   const LedgerEntry* entry = nullptr;
   quant::AffineMatrix matrix;
   quant::PackedInt8 packed;
+  quant::PackedInt4 packed_int4;
   quant::StaticTensors derived;
   LinearWeights view;
 };
@@ -130,6 +132,11 @@ void RoundedLayer::quantize(const LedgerEntry& entry, const EntryPreparation& pr
     linear->packed =
         quant::PackedInt8::pack(matrix.codes.data(), view.n_out, view.n_in, view.n_in, team);
     view.packed = &linear->packed;
+  }
+  if (rule->scheme == formats::Scheme::kW4A16) {
+    linear->packed_int4 = quant::PackedInt4::pack(view.weight, formats::Int4Layout::kOnePerByte,
+                                                  view.n_out, view.n_in, team);
+    view.packed_int4 = &linear->packed_int4;
   }
   if (formats::has_tensor(rule->scheme, ".quant_bias")) {
     std::vector<float> bias;

@@ -200,9 +200,9 @@ void WeightLoader::set_codes(const std::string& module, const StoredTensor& tens
     linear.group_size = group_size_of(*scale, linear.n_in);
   }
   if (!is_int4) return check_shape(tensor, {linear.n_out, linear.n_in});
-  codes_.push_back(int4_codes(tensor, linear.n_out, linear.n_in, linear.group_size));
-  linear.weight = std::as_bytes(std::span(codes_.back()));
-  converted_size_bytes_ += codes_.back().size();
+  packed_int4_.push_back(packed_int4(tensor, linear.n_out, linear.n_in, linear.group_size, team_));
+  converted_size_bytes_ += packed_int4_.back().size_bytes();
+  linear.packed_int4 = &packed_int4_.back();
 }
 
 int64_t WeightLoader::group_size_of(const StoredTensor& scale, int64_t n_in) const {

@@ -10,6 +10,7 @@
 #include "formats/checkpoint.h"
 #include "formats/description.h"
 #include "formats/model_config.h"
+#include "quant/kernels/gemm_w4a16/packed_int4.h"
 #include "quant/kernels/thread_team.h"
 #include "runtime/attention/kv_codes.h"
 #include "runtime/model/emulation.h"
@@ -75,7 +76,7 @@ struct WeightSource {
 
 /// Makes views of a checkpoint's tensors by the architecture and scheme tables, in all the
 /// spellings of formats/dialect.h. Large matrices stay where the file is mapped, except those that
-/// a kernel reads in an order of its own, which are packed once, and int4 codes, which are unpacked
+/// a kernel reads in an order of its own (int8 ones with int8 activations, int4), which are packed
 /// once. Norms, biases, scales and offsets are converted to float32 once. Both live as long as this
 /// object. Not thread-safe.
 class WeightLoader {
@@ -127,7 +128,7 @@ class WeightLoader {
   const formats::Architecture& architecture_;
   quant::ThreadTeam& team_;
   TensorVectors vectors_;
-  std::vector<std::vector<int8_t>> codes_;
+  std::deque<quant::PackedInt4> packed_int4_;
   std::deque<quant::PackedInt8> packed_;
   uint64_t converted_size_bytes_ = 0;
 };

@@ -11,6 +11,7 @@
 #include "formats/float16.h"
 #include "quant/kernels/gemm_f16/gemm_f16.h"
 #include "quant/kernels/gemm_f32/gemm_f32.h"
+#include "quant/kernels/gemm_w4a16/gemm_w4a16.h"
 #include "quant/kernels/gemm_w8a16/gemm_w8a16.h"
 #include "quant/kernels/gemm_w8a8/gemm_w8a8.h"
 
@@ -27,6 +28,8 @@ using quant::ThreadTeam;
 struct SchemeKernels {
   Scheme scheme;
   bool (*accepts)(DType dtype);
+  /// Throws Error{kBadInput} where the weight has other extents than the view says.
+  void (*check_extents)(const LinearWeights&);
   /// The first part that a view lacks; empty when it is complete.
   std::string_view (*missing)(const LinearWeights&);
   void (*apply)(const LinearWeights&, const ConstMatrixF32&, const MatrixF32&, ThreadTeam&);
@@ -85,15 +88,39 @@ void apply_w8a16(const LinearWeights& linear, const ConstMatrixF32& x, const Mat
                     team);
 }
 
-void widen_w8a16(const LinearWeights& linear, int64_t row, std::span<float> out) {
-  const auto* codes = reinterpret_cast<const int8_t*>(linear.weight.data()) + row * linear.n_in;
+// Row `row` of weights worth (code(i) − offset) · scale.
+template <typename Code>
+void widen_codes(const LinearWeights& linear, int64_t row, const Code& code, std::span<float> out) {
   const int64_t group = linear.group_size > 0 ? linear.group_size : linear.n_in;
   const int64_t first = row * (linear.n_in / group);
   for (int64_t i = 0; i < linear.n_in; ++i) {
     const int64_t at = first + i / group;
     const float offset = linear.offset == nullptr ? 0.0F : linear.offset[at];
-    out[static_cast<size_t>(i)] = (static_cast<float>(codes[i]) - offset) * linear.scale[at];
+    out[static_cast<size_t>(i)] = (static_cast<float>(code(i)) - offset) * linear.scale[at];
   }
+}
+
+void widen_w8a16(const LinearWeights& linear, int64_t row, std::span<float> out) {
+  const auto* codes = reinterpret_cast<const int8_t*>(linear.weight.data()) + row * linear.n_in;
+  widen_codes(
+      linear, row, [&](int64_t i) { return codes[i]; }, out);
+}
+
+void apply_w4a16(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
+                 ThreadTeam& team) {
+  quant::gemm_w4a16({.x = x,
+                     .weights = linear.packed_int4,
+                     .scale = linear.scale,
+                     .offset = linear.offset,
+                     .group_size = linear.group_size,
+                     .bias = linear.bias,
+                     .y = y},
+                    team);
+}
+
+void widen_w4a16(const LinearWeights& linear, int64_t row, std::span<float> out) {
+  widen_codes(
+      linear, row, [&](int64_t i) { return linear.packed_int4->at(row, i); }, out);
 }
 
 void apply_w8a8(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
@@ -145,12 +172,31 @@ bool is_int8(DType dtype) {
   return dtype == DType::kI8;
 }
 
+void check_stored_extents(const LinearWeights& linear) {
+  const uint64_t size_bytes = formats::tensor_size_bytes(linear.dtype, {linear.n_out, linear.n_in});
+  if (linear.weight.size() == size_bytes) return;
+  throw formats::bad_input(fmt::format("has {} bytes where [{}, {}] of {} needs {}",
+                                       linear.weight.size(), linear.n_out, linear.n_in,
+                                       formats::dtype_name(linear.dtype), size_bytes));
+}
+
+void check_int4_extents(const LinearWeights& linear) {
+  const quant::PackedInt4* packed = linear.packed_int4;
+  if (packed == nullptr || (packed->n() == linear.n_out && packed->k() == linear.n_in)) return;
+  throw formats::bad_input(fmt::format("has [{}, {}] codes where [{}, {}] are needed", packed->n(),
+                                       packed->k(), linear.n_out, linear.n_in));
+}
+
 std::string_view nothing_missing(const LinearWeights& /*linear*/) {
   return {};
 }
 
 std::string_view missing_of_weight_only(const LinearWeights& linear) {
   return linear.scale == nullptr ? "weight_scale" : "";
+}
+
+std::string_view missing_of_int4(const LinearWeights& linear) {
+  return linear.packed_int4 == nullptr ? "packed weight" : missing_of_weight_only(linear);
 }
 
 std::string_view missing_of_static(const LinearWeights& linear) {
@@ -173,13 +219,17 @@ std::string_view missing_of_mix(const LinearWeights& linear) {
 
 /// A scheme that can be executed is one row here.
 constexpr std::array<SchemeKernels, 7> kSchemeKernels{{
-    {Scheme::kFloat, formats::is_weight_float, nothing_missing, apply_float, widen_float},
-    {Scheme::kW8A16, is_int8, missing_of_weight_only, apply_w8a16, widen_w8a16},
-    {Scheme::kW4A16, is_int8, missing_of_weight_only, apply_w8a16, widen_w8a16},
-    {Scheme::kW8A8, is_int8, missing_of_static, apply_w8a8, widen_w8a8},
-    {Scheme::kW8A8S, is_int8, missing_of_static, apply_w8a8, widen_w8a8},
-    {Scheme::kW8A8Dynamic, is_int8, missing_of_dynamic, apply_dynamic, widen_w8a16},
-    {Scheme::kW8A8Mix, is_int8, missing_of_mix, apply_dynamic, widen_w8a16, apply_w8a8},
+    {Scheme::kFloat, formats::is_weight_float, check_stored_extents, nothing_missing, apply_float,
+     widen_float},
+    {Scheme::kW8A16, is_int8, check_stored_extents, missing_of_weight_only, apply_w8a16,
+     widen_w8a16},
+    {Scheme::kW4A16, is_int8, check_int4_extents, missing_of_int4, apply_w4a16, widen_w4a16},
+    {Scheme::kW8A8, is_int8, check_stored_extents, missing_of_static, apply_w8a8, widen_w8a8},
+    {Scheme::kW8A8S, is_int8, check_stored_extents, missing_of_static, apply_w8a8, widen_w8a8},
+    {Scheme::kW8A8Dynamic, is_int8, check_stored_extents, missing_of_dynamic, apply_dynamic,
+     widen_w8a16},
+    {Scheme::kW8A8Mix, is_int8, check_stored_extents, missing_of_mix, apply_dynamic, widen_w8a16,
+     apply_w8a8},
 }};
 
 const SchemeKernels* find_kernels(Scheme scheme) {
@@ -216,12 +266,7 @@ void check_linear(const LinearWeights& linear) {
     throw formats::bad_input(fmt::format("is stored as {}, which scheme {} does not allow",
                                          formats::dtype_name(linear.dtype), tag));
   }
-  const uint64_t size_bytes = formats::tensor_size_bytes(linear.dtype, {linear.n_out, linear.n_in});
-  if (linear.weight.size() != size_bytes) {
-    throw formats::bad_input(fmt::format("has {} bytes where [{}, {}] of {} needs {}",
-                                         linear.weight.size(), linear.n_out, linear.n_in,
-                                         formats::dtype_name(linear.dtype), size_bytes));
-  }
+  kernels->check_extents(linear);
   if (const std::string_view missing = kernels->missing(linear); !missing.empty()) {
     throw formats::bad_input(fmt::format("has no {}, which scheme {} needs", missing, tag));
   }

@@ -7,6 +7,7 @@
 #include "formats/dtype.h"
 #include "formats/scheme.h"
 #include "quant/kernels/gemm_f32/matrix_f32.h"
+#include "quant/kernels/gemm_w4a16/packed_int4.h"
 #include "quant/kernels/gemm_w8a8/packed_int8.h"
 #include "quant/kernels/gemm_w8a8/quantize_rows.h"
 #include "quant/kernels/thread_team.h"
@@ -20,7 +21,7 @@ struct LinearWeights {
   formats::Scheme scheme = formats::Scheme::kFloat;
   /// Of `weight`: F32, BF16 or F16 for kFloat, I8 for all others.
   formats::DType dtype = formats::DType::kF32;
-  /// [n_out, n_in] row-major in `dtype`, at any alignment; kW4A16: a code of −8..7 a byte.
+  /// [n_out, n_in] row-major in `dtype`, at any alignment; kW4A16: as stored, and not read.
   std::span<const std::byte> weight;
   int64_t n_out = 0;
   int64_t n_in = 0;
@@ -32,6 +33,9 @@ struct LinearWeights {
   const float* offset = nullptr;
   /// float32 [n_out], or null for none. kW8A8, kW8A8S: always null, quant_bias carries it.
   const float* bias = nullptr;
+
+  /// kW4A16: the weight, [n_out, n_in], as the kernel reads it.
+  const quant::PackedInt4* packed_int4 = nullptr;
 
   // Schemes with int8 activations.
   const quant::PackedInt8* packed = nullptr;  ///< the weight, [n_out, n_in], as the kernel reads it

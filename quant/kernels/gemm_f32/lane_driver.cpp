@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <new>
 
 #include "formats/error.h"
+#include "quant/kernels/shared_ranges.h"
 
 namespace llmq::quant {
 namespace {
@@ -61,12 +63,28 @@ thread_local AlignedFloats x_buffer;
 thread_local AlignedFloats panel_buffer;
 thread_local AlignedFloats lanes_buffer;
 
-void check_shapes(const LaneGemmArgs& args, int64_t min_row_size_bytes) {
+int64_t min_row_size_bytes(WeightType type, int64_t k) {
+  switch (type) {
+    case WeightType::kF32:
+      return 4 * k;
+    case WeightType::kBf16:
+    case WeightType::kFp16:
+      return 2 * k;
+    case WeightType::kInt8:
+      return k;
+    case WeightType::kInt4:
+      return ceil_div(k, 2);
+  }
+  throw Error(ErrorCode::kInternal, "no such type of weights");
+}
+
+void check_shapes(const LaneGemmArgs& args) {
   const ConstMatrixF32& x = args.x;
   const MatrixF32& y = args.y;
   const bool fits = x.n_rows >= 0 && x.n_cols >= 0 && y.n_cols >= 0 && x.n_rows == y.n_rows &&
                     (x.n_rows <= 1 || (x.row_stride >= x.n_cols && y.row_stride >= y.n_cols)) &&
-                    (y.n_cols <= 1 || args.weights.row_size_bytes >= min_row_size_bytes) &&
+                    (y.n_cols <= 1 || args.weights.row_size_bytes >=
+                                          min_row_size_bytes(args.weights.type, x.n_cols)) &&
                     args.weights.group >= 0;
   if (!fits) {
     throw Error(
@@ -78,11 +96,6 @@ void check_shapes(const LaneGemmArgs& args, int64_t min_row_size_bytes) {
   }
 }
 
-int64_t element_size_bytes(WeightType type) {
-  if (type == WeightType::kF32) return 4;
-  return type == WeightType::kInt8 ? 1 : 2;
-}
-
 Epilogue epilogue_of(const LaneGemmArgs& args, int64_t row) {
   return {args.scale, args.bias, args.y.data + row * args.y.row_stride, args.y.row_stride};
 }
@@ -90,15 +103,17 @@ Epilogue epilogue_of(const LaneGemmArgs& args, int64_t row) {
 void run_streaming(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadTeam& team) {
   constexpr int64_t kColUnit = 24;
   const int64_t n = args.y.n_cols;
-  const int64_t row_size_bytes = args.x.n_cols * element_size_bytes(args.weights.type);
+  const int64_t row_size_bytes = min_row_size_bytes(args.weights.type, args.x.n_cols);
   const int64_t by_size = kStreamTaskBytes / std::max<int64_t>(row_size_bytes, 1);
   const int64_t by_threads = ceil_div(n, team.n_threads());
   const int64_t cols = round_up(std::clamp<int64_t>(std::min(by_size, by_threads), 1, n), kColUnit);
-  team.parallel_for(ceil_div(n, cols), [&](int64_t task, int) {
+  const auto run_task = [&](int64_t task) {
     const int64_t begin = task * cols;
     kernels.stream({args.x.data, args.x.row_stride, args.x.n_rows, args.x.n_cols, &args.weights,
                     begin, std::min(n, begin + cols), epilogue_of(args, 0)});
-  });
+  };
+  // By reference: a copy of the closure would be allocated for each token.
+  for_each_in_ranges(team, ceil_div(n, cols), std::cref(run_task));
 }
 
 // How y is cut into tasks and k into blocks.
@@ -227,7 +242,7 @@ void run_tiled(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadT
 }  // namespace
 
 void run_lane_gemm(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadTeam& team) {
-  check_shapes(args, args.x.n_cols * element_size_bytes(args.weights.type));
+  check_shapes(args);
   if (args.x.n_rows == 0 || args.y.n_cols == 0) return;
   const bool streams = kernels.tile_rows == 0 || (args.x.n_rows <= kernels.max_stream_rows &&
                                                   args.weights.group % kLanes == 0);

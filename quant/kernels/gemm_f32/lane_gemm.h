@@ -4,9 +4,10 @@
 
 #include "quant/kernels/isa.h"
 
-/// What the families gemm_f32, gemm_f16 and gemm_w8a16 share: the canonical summation order and the
-/// plain structs through which the driver (lane_driver.h) calls the kernels of one instruction set.
-/// Free of library code, because files compiled for one instruction set include it.
+/// What the families gemm_f32, gemm_f16, gemm_w8a16 and gemm_w4a16 share: the canonical summation
+/// order and the plain structs through which the driver (lane_driver.h) calls the kernels of one
+/// instruction set. Free of library code, because files compiled for one instruction set include
+/// it.
 ///
 /// The canonical order of a product of k elements: kLanes float32 accumulators start at +0; element
 /// i is added to lane i mod kLanes by one fused multiply-add, in increasing i; lanes without an
@@ -20,14 +21,14 @@ namespace llmq::quant {
 inline constexpr int kLanes = 16;
 
 /// How weights are stored.
-enum class WeightType : uint8_t { kF32, kBf16, kFp16, kInt8 };
+enum class WeightType : uint8_t { kF32, kBf16, kFp16, kInt8, kInt4 };
 
 /// Weight rows [n, k] as they lie in memory, at any byte alignment. A kernel multiplies by the
 /// float32 values
 ///   kF32, kBf16, kFp16   the stored number (widening is exact);
 ///   kInt8, group == 0    q − offset[row] (group_scale is unused, StreamTask::scale has the scale);
 ///   kInt8, group > 0     (q − offset[row, i / group]) · group_scale[row, i / group],
-/// each operation rounded to float32.
+/// each operation rounded to float32; kInt4 as kInt8, in panels (gemm_w4a16/kernels.h).
 struct WeightRows {
   const unsigned char* data = nullptr;
   int64_t row_size_bytes = 0;  ///< distance between rows

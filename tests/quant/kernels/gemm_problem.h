@@ -8,12 +8,14 @@
 #include <cstring>
 #include <ostream>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "formats/float16.h"
 #include "quant/kernels/gemm_f16/gemm_f16.h"
 #include "quant/kernels/gemm_f32/gemm_f32.h"
+#include "quant/kernels/gemm_w4a16/gemm_w4a16.h"
 #include "quant/kernels/gemm_w8a16/gemm_w8a16.h"
 
 namespace llmq::quant {
@@ -25,6 +27,7 @@ struct GemmKind {
   formats::DType dtype = formats::DType::kF32;
   bool has_offset = false;
   int64_t group = 0;
+  bool is_int4 = false;  ///< codes of −8..7, a byte each in `storage`, packed when they are run
 };
 
 inline std::ostream& operator<<(std::ostream& out, const GemmKind& kind) {
@@ -40,7 +43,13 @@ inline std::vector<GemmKind> gemm_kinds() {
           {"w8a16_per_row_offset", 1, DType::kI8, true, 0},
           {"w8a16_group32", 1, DType::kI8, false, 32},
           {"w8a16_group32_offset", 1, DType::kI8, true, 32},
-          {"w8a16_group20_offset", 1, DType::kI8, true, 20}};
+          {"w8a16_group20_offset", 1, DType::kI8, true, 20},
+          {"w4a16_per_row", 1, DType::kI8, false, 0, true},
+          {"w4a16_per_row_offset", 1, DType::kI8, true, 0, true},
+          {"w4a16_group32", 1, DType::kI8, false, 32, true},
+          {"w4a16_group128_offset", 1, DType::kI8, true, 128, true},
+          {"w4a16_group144_offset", 1, DType::kI8, true, 144, true},
+          {"w4a16_group20_offset", 1, DType::kI8, true, 20, true}};
 }
 
 /// One product with random operands; weights are `misalignment` bytes off any alignment.
@@ -62,7 +71,7 @@ struct GemmProblem {
       : kind(which), m(rows), n(cols), k(depth), misalignment(misaligned) {
     std::mt19937 random(static_cast<unsigned>(rows * 7919 + cols * 104729 + depth));
     std::normal_distribution<float> normal;
-    std::uniform_int_distribution<int> byte(-128, 127);
+    std::uniform_int_distribution<int> byte(kind.is_int4 ? -8 : -128, kind.is_int4 ? 7 : 127);
     x.resize(static_cast<size_t>(m * k));
     for (float& v : x) v = normal(random);
     storage.resize(static_cast<size_t>(misalignment + n * k * kind.weight_size_bytes));
@@ -128,6 +137,13 @@ struct GemmProblem {
     const float* b = has_bias ? bias.data() : nullptr;
     if (kind.dtype == formats::DType::kF32) {
       gemm_f32({x_rows, weights, k, b, y_rows}, team, isa);
+    } else if (kind.is_int4) {
+      const PackedInt4 packed = PackedInt4::pack(
+          std::as_bytes(std::span(storage)).subspan(static_cast<size_t>(misalignment)),
+          formats::Int4Layout::kOnePerByte, n, k, team);
+      gemm_w4a16({x_rows, &packed, scale.data(), kind.has_offset ? offset.data() : nullptr,
+                  kind.group, b, y_rows},
+                 team, isa);
     } else if (is_int8()) {
       gemm_w8a16({x_rows, reinterpret_cast<const int8_t*>(weights), k, scale.data(),
                   kind.has_offset ? offset.data() : nullptr, kind.group, b, y_rows},

@@ -23,7 +23,7 @@ TEST_P(Gemm, EveryTailGivesTheBitsOfTheScalarSpecification) {
                                                         {7, 31},    {8, 64},  {13, 33}, {50, 100},
                                                         {19, 1057}, {97, 40}, {5, 2100}};
   for (const auto& [n, k] : shapes) {
-    for (const int64_t m : {0, 1, 2, 3, 4, 5, 7, 8, 11, 40}) {
+    for (const int64_t m : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 40}) {
       const GemmProblem problem(GetParam(), m, n, k, 1 + (n + m) % 3);
       const std::vector<float> expected = problem.run(team, Isa::kScalar);
       for (const Isa isa : supported_isas())
@@ -126,6 +126,14 @@ TEST(IsaGemmMemory, NothingBeyondTheLastWeightOrActivationIsRead) {
           const MatrixF32 y_view{y.data(), m, 9, 9};
           if (kind.dtype == formats::DType::kF32) {
             gemm_f32({x_view, weights.data(), k, problem.bias.data(), y_view}, team, isa);
+          } else if (kind.is_int4) {
+            const PackedInt4 packed = PackedInt4::pack(
+                {reinterpret_cast<const std::byte*>(weights.data()), problem.storage.size()},
+                formats::Int4Layout::kOnePerByte, 9, k, team);
+            gemm_w4a16({x_view, &packed, problem.scale.data(),
+                        kind.has_offset ? problem.offset.data() : nullptr, kind.group,
+                        problem.bias.data(), y_view},
+                       team, isa);
           } else if (problem.is_int8()) {
             gemm_w8a16({x_view, reinterpret_cast<const int8_t*>(weights.data()), k,
                         problem.scale.data(), kind.has_offset ? problem.offset.data() : nullptr,
@@ -167,6 +175,7 @@ TEST(IsaGemmTable, EveryIsaRunsItsOwnOrTheNextNarrowerImplementation) {
     EXPECT_EQ(gemm_f32_implementation(isa), implementation);
     EXPECT_EQ(gemm_f16_implementation(isa), implementation);
     EXPECT_EQ(gemm_w8a16_implementation(isa), implementation);
+    EXPECT_EQ(gemm_w4a16_implementation(isa), implementation);
   }
 }
 

@@ -1,10 +1,12 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
 #include <vector>
 
+#include "formats/dialect.h"
 #include "formats/error.h"
 #include "formats/float16.h"
 #include "runtime/model/linear.h"
@@ -83,6 +85,24 @@ Case int8_case(int64_t group_size, bool has_offset) {
   return c;
 }
 
+/// int8_case with codes of 4 bits; `packed` keeps what the view points to.
+Case int4_case(int64_t group_size, quant::PackedInt4& packed) {
+  Case c = int8_case(group_size, true);
+  const int64_t group = group_size > 0 ? group_size : kIn;
+  for (int64_t i = 0; i < kOut * kIn; ++i) {
+    const auto code =
+        static_cast<int8_t>(static_cast<int>(c.bytes[static_cast<size_t>(i)]) % 16 - 8);
+    c.bytes[static_cast<size_t>(i)] = static_cast<std::byte>(code);
+    const auto at = static_cast<size_t>(i / kIn * (kIn / group) + i % kIn / group);
+    c.values[static_cast<size_t>(i)] = (static_cast<double>(code) - c.offset[at]) * c.scale[at];
+  }
+  quant::ThreadTeam team(2);
+  packed = quant::PackedInt4::pack(c.bytes, formats::Int4Layout::kOnePerByte, kOut, kIn, team);
+  c.view.scheme = Scheme::kW4A16;
+  c.view.packed_int4 = &packed;
+  return c;
+}
+
 void expect_product(const Case& c) {
   check_linear(c.view);
   quant::ThreadTeam team(2);
@@ -141,6 +161,16 @@ TEST(Linear, int8_weights_with_scales_offsets_and_groups) {
   }
 }
 
+TEST(Linear, int4_weights_run_from_their_packed_codes_alone) {
+  for (const int64_t group_size : {0, 16, 24}) {
+    quant::PackedInt4 packed;
+    Case c = int4_case(group_size, packed);
+    std::fill(c.bytes.begin(), c.bytes.end(), std::byte{0x55});  // what is stored is not read
+    expect_product(c);
+    expect_rows(c);
+  }
+}
+
 TEST(Linear, incomplete_views_are_refused) {
   const auto refused = [](LinearWeights view) {
     try {
@@ -162,6 +192,17 @@ TEST(Linear, incomplete_views_are_refused) {
   EXPECT_TRUE(refused(view));
   view = good.view;
   view.group_size = 13;
+  EXPECT_TRUE(refused(view));
+  quant::PackedInt4 packed;
+  const Case int4 = int4_case(0, packed);
+  view = int4.view;
+  view.packed_int4 = nullptr;
+  EXPECT_TRUE(refused(view));
+  view = int4.view;
+  view.n_in -= 1;
+  EXPECT_TRUE(refused(view));
+  view = int4.view;
+  view.scale = nullptr;
   EXPECT_TRUE(refused(view));
   view = good.view;
   view.scheme = Scheme::kC8;
