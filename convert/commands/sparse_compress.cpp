@@ -31,6 +31,7 @@ struct SparseOptions {
   int64_t tp = 0;
   int n_workers = 0;
   bool decompress = false;
+  bool pad = false;
   bool force = false;
   bool no_resume = false;
 };
@@ -58,6 +59,7 @@ formats::Json compress(const SparseOptions& options, const CommonOptions& common
   job.tp = options.tp;
   job.layout = chosen_layout(options.layout);
   job.codec = quant::parse_codec(options.codec);
+  job.pad = options.pad;
   job.force = options.force;
   job.may_resume = !options.no_resume;
   job.n_threads = worker_count(options, common);
@@ -94,6 +96,8 @@ void add_options(CLI::App& command, SparseOptions& options) {
                   "Threads, under the vendor's name; the files are the same for any number")
       ->check(CLI::Range(1, 1024));
   command.add_flag("--decompress", options.decompress, "Go back to the split W8A8S folder");
+  command.add_flag("--pad", options.pad,
+                   "Append zeros to what the ranks cannot divide (heads are always padded)");
   command.add_flag("--force", options.force, "Replace a destination that is not empty");
   command.add_flag("--no-resume", options.no_resume,
                    "Start over although an interrupted run could go on");

@@ -108,6 +108,7 @@ Json fingerprint(const CompressJob& job) {
           {"files", std::move(files)},
           {"tp", job.tp},
           {"layout", shard_layout_name(job.layout)},
+          {"pad", job.pad},
           {"codec", quant::codec_mark(job.codec)},
           {"split", job.split.empty() ? "" : fs::absolute(job.split).string()}};
 }
@@ -305,6 +306,7 @@ bool has_begun_files(const SplitFolder& split, const fs::path& staging, const Jo
 
 SplitFolder make_split(const CompressJob& job, const fs::path& folder, Console& console) {
   ShardJob shard{.source = job.source, .destination = folder, .tp = job.tp};
+  shard.pad = job.pad;
   shard.force = job.force;
   shard.n_threads = job.n_threads;
   run_shard_job(shard, console);

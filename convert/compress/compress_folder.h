@@ -19,6 +19,7 @@ struct CompressJob {
   int64_t tp = 1;
   ShardLayout layout = ShardLayout::kHf;
   quant::W8A8scCodec codec = quant::W8A8scCodec::kRans;
+  bool pad = false;    ///< as ShardJob::pad
   bool force = false;  ///< replace a destination or split folder that is not empty
   bool may_resume = true;
   int n_threads = 1;

@@ -132,6 +132,7 @@ void SplitFolder::write_texts(const fs::path& to, CompressedNote& note) const {
   for (const std::string& path : other_files()) {
     const std::string file = fs::path(path).filename();
     const bool is_config = file == "config.json";
+    fs::create_directories((to / path).parent_path());
     if (!is_config && !is_description(file)) {
       formats::copy_file_synced(folder_ / path, to / path);
       continue;
