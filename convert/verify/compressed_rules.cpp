@@ -27,6 +27,9 @@ using formats::Scheme;
 using formats::StoredTensor;
 namespace fs = std::filesystem;
 
+/// The note by which a part that lies alone says whose it is.
+constexpr const char* kNoteFile = "llmq_shard.json";
+
 std::string_view compressed_tag() {
   return formats::scheme_row(Scheme::kW8A8SC).tag;
 }
@@ -175,7 +178,7 @@ void check_config(const fs::path& path, RuleResult& result) {
 
 /// The rank of a part that lies alone or in the folder of its run.
 void check_lone_note(const fs::path& part, RuleResult& result) {
-  const fs::path note = part / kShardNoteFile;
+  const fs::path note = part / kNoteFile;
   if (!fs::exists(note)) {
     fail(result, fmt::format("{} is missing", note.string()));
     return;
