@@ -146,52 +146,64 @@ class TileEncoder {
   std::optional<Deflater> deflater_;
 };
 
-// Places of a batch of tiles behind what is there; returns where they end.
-uint64_t append_ranges(std::span<const size_t> sizes, uint64_t begin, const TileGrid& grid,
-                       std::vector<TileRange>& ranges) {
-  for (const size_t size : sizes) {
-    if (begin > std::numeric_limits<uint32_t>::max() - size) {
-      throw formats::bad_input(fmt::format(
-          "a matrix of {} by {} takes more than 4 GiB compressed; cut it for more ranks", grid.n(),
-          grid.k()));
-    }
-    ranges.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(size)});
-    begin += size;
+// Compresses the tiles of a matrix batch by batch. Encoding a batch and handing it over are both
+// divided over the team: with more threads the copy of a single one would soon take as long as the
+// encoding of all.
+class TileStream {
+ public:
+  // `begin`: where the first tile's bytes lie.
+  TileStream(const ConstCodes& codes, const TileGrid& grid, const RansEncoder* rans, uint64_t begin)
+      : codes_(codes), grid_(grid), rans_(rans), end_(begin) {
+    const auto n_batch = static_cast<size_t>(std::min(grid.n_tiles(), kBatchTiles));
+    batch_.resize(n_batch * kMostTileSizeBytes);
+    sizes_.resize(n_batch);
+    ranges_.reserve(static_cast<size_t>(grid.n_tiles()));
   }
-  return begin;
-}
 
-// Compresses all tiles into the sink, behind a header of `end` bytes; returns where they end.
-// Encoding and handing over are both divided over the team: with more threads the copy of a single
-// one would soon take as long as the encoding of all.
-uint64_t encode_tiles(const ConstCodes& codes, const TileGrid& grid, const RansEncoder* rans,
-                      ThreadTeam& team, std::pair<uint64_t, CompressedSink*> to,
-                      std::vector<TileRange>& ranges) {
-  auto& [end, sink] = to;
-  std::vector<std::unique_ptr<TileEncoder>> encoders(static_cast<size_t>(team.n_threads()));
-  const int64_t n_batch = std::min(grid.n_tiles(), kBatchTiles);
-  std::vector<std::byte> batch(static_cast<size_t>(n_batch) * kMostTileSizeBytes);
-  std::vector<size_t> sizes(static_cast<size_t>(n_batch));
-  ranges.reserve(static_cast<size_t>(grid.n_tiles()));
-  for (int64_t first = 0; first < grid.n_tiles(); first += n_batch) {
-    const int64_t count = std::min(n_batch, grid.n_tiles() - first);
-    team.parallel_for(count, [&](int64_t task, int thread_index) {
-      auto& encoder = encoders[static_cast<size_t>(thread_index)];
-      if (encoder == nullptr) encoder = std::make_unique<TileEncoder>(rans);
-      const auto i = static_cast<size_t>(task);
-      sizes[i] = encoder->encode(codes, grid, first + task, &batch[i * kMostTileSizeBytes]);
-    });
-    end = append_ranges(std::span(sizes).first(static_cast<size_t>(count)), end, grid, ranges);
-    sink->extend(end);
-    team.parallel_for(count, [&](int64_t task, int) {
-      const TileRange& range = ranges[static_cast<size_t>(first + task)];
-      sink->write(range.offset,
-                  std::span(batch).subspan(static_cast<size_t>(task) * kMostTileSizeBytes,
-                                           range.size_bytes));
-    });
+  void write(ThreadTeam& team, CompressedSink& sink) {
+    encoders_.resize(static_cast<size_t>(team.n_threads()));
+    for (int64_t first = 0; first < grid_.n_tiles(); first += kBatchTiles) {
+      const int64_t count = std::min(kBatchTiles, grid_.n_tiles() - first);
+      team.parallel_for(count, [&](int64_t task, int thread_index) {
+        auto& encoder = encoders_[static_cast<size_t>(thread_index)];
+        if (encoder == nullptr) encoder = std::make_unique<TileEncoder>(rans_);
+        const auto i = static_cast<size_t>(task);
+        sizes_[i] = encoder->encode(codes_, grid_, first + task, &batch_[i * kMostTileSizeBytes]);
+      });
+      for (size_t i = 0; i < static_cast<size_t>(count); ++i) append_range(sizes_[i]);
+      sink.extend(end_);
+      team.parallel_for(count, [&](int64_t task, int) {
+        const TileRange& range = ranges_[static_cast<size_t>(first + task)];
+        sink.write(range.offset,
+                   std::span(batch_).subspan(static_cast<size_t>(task) * kMostTileSizeBytes,
+                                             range.size_bytes));
+      });
+    }
   }
-  return end;
-}
+
+  [[nodiscard]] uint64_t end() const { return end_; }
+  [[nodiscard]] const std::vector<TileRange>& ranges() const { return ranges_; }
+
+ private:
+  void append_range(size_t size_bytes) {
+    if (end_ > std::numeric_limits<uint32_t>::max() - size_bytes) {
+      throw formats::bad_input(fmt::format(
+          "a matrix of {} by {} takes more than 4 GiB compressed; cut it for more ranks", grid_.n(),
+          grid_.k()));
+    }
+    ranges_.push_back({static_cast<uint32_t>(end_), static_cast<uint32_t>(size_bytes)});
+    end_ += size_bytes;
+  }
+
+  const ConstCodes& codes_;
+  const TileGrid& grid_;
+  const RansEncoder* rans_;
+  uint64_t end_;
+  std::vector<std::unique_ptr<TileEncoder>> encoders_;
+  std::vector<std::byte> batch_;
+  std::vector<size_t> sizes_;
+  std::vector<TileRange> ranges_;
+};
 
 // Keeps what it is given.
 class MemorySink final : public CompressedSink {
@@ -271,10 +283,10 @@ CompressionResult compress_codes(const ConstCodes& codes, W8A8scCodec codec, Thr
   }
   sink.extend(header.size());
   sink.write(0, header);
-  std::vector<TileRange> ranges;
-  result.weight_size_bytes =
-      encode_tiles(codes, grid, rans ? &*rans : nullptr, team, {header.size(), &sink}, ranges);
-  result.index = formats::serialize_tile_index(ranges);
+  TileStream tiles(codes, grid, rans ? &*rans : nullptr, header.size());
+  tiles.write(team, sink);
+  result.weight_size_bytes = tiles.end();
+  result.index = formats::serialize_tile_index(tiles.ranges());
   return result;
 }
 

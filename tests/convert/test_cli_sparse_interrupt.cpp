@@ -33,7 +33,9 @@ class CliSparseInterrupt : public SparseFixture, public testing::WithParamInterf
   }
 
   [[nodiscard]] Command command(const fs::path& to) const {
-    return compress_command(sparse_, to, 2, {"--codec", "deflate", "--threads", "1"});
+    std::vector<std::string> options{"--codec", "deflate", "--threads", "1"};
+    if (!split_.empty()) options.insert(options.end(), {"--save_split_w8a8s_dir", split_});
+    return compress_command(sparse_, to, 2, options);
   }
 
   /// Starts compressing and sends the signal once this is there in the staging folder.
@@ -60,11 +62,13 @@ class CliSparseInterrupt : public SparseFixture, public testing::WithParamInterf
     EXPECT_EQ(again.exit_code, 0) << again.summary();
     EXPECT_THAT(again.err, words);
     EXPECT_THAT(folder_entries(work_), ElementsAre("out")) << "staging is gone";
+    split_ = split_.empty() ? fs::path() : folder_ / "reference-split";
     ASSERT_EQ(run_command(command(folder_ / "reference")).exit_code, 0);
     EXPECT_TRUE(folder_contents(work_ / "out") == folder_contents(folder_ / "reference"));
   }
 
   fs::path work_ = folder_ / "work";
+  fs::path split_;  ///< kept where it is not empty
 };
 
 TEST_P(CliSparseInterrupt, WhileCompressingTheNextRunGoesOn) {
@@ -75,6 +79,16 @@ TEST_P(CliSparseInterrupt, WhileCompressingTheNextRunGoesOn) {
 TEST_P(CliSparseInterrupt, WhileCuttingTheNextRunStartsAnew) {
   expect_stopped(interrupt_at(".llmq-split.llmq-partial"));
   expect_finished(Not(HasSubstr("going on")));
+}
+
+TEST_P(CliSparseInterrupt, ASplitFolderThatIsKeptIsNotCutAgain) {
+  split_ = folder_ / "split";
+  expect_stopped(interrupt_at("rank-0"));
+  const auto cut = folder_contents(split_);
+  EXPECT_FALSE(cut.empty());
+  expect_finished(HasSubstr("going on where the interrupted run stopped"));
+  EXPECT_TRUE(folder_contents(folder_ / "split") == cut);
+  EXPECT_TRUE(folder_contents(folder_ / "reference-split") == cut);
 }
 
 TEST_P(CliSparseInterrupt, AnotherSourceIsNotMixedWithWhatWasWritten) {
