@@ -62,7 +62,9 @@ TEST_F(CliSparseCompress, DecompressionGivesTheSplitFolderAndMergeTheOriginal) {
 }
 
 TEST_F(CliSparseCompress, AWeightInSeveralFilesKeepsThem) {
-  sparse_ = sparse_in_parts();
+  std::vector<std::string> options = sparse_options_;
+  options.insert(options.end(), {"-part_file_size", "0.00005"});
+  sparse_ = quantize("in-parts", options);
   const fs::path split = folder_ / "split";
   const fs::path compressed = compress("compressed", 2, {"--save_split_w8a8s_dir", split});
   ASSERT_TRUE(fs::exists(part(compressed, 0) / "quant_model_weight_w8a8sc.safetensors.index.json"));
