@@ -190,6 +190,8 @@ TEST_F(CliSparseCompress, SourcesOfAnotherKindAreRefused) {
   const fs::path compressed = compress("compressed", 2);
   expect_refusal(try_compress(compressed, 2), kBadInput, "is compressed already; --decompress");
   expect_refusal(try_compress(part(compressed, 0), 2), kBadInput, "is compressed already");
+  expect_refusal(run_llmq({"merge", compressed, folder_ / "refused"}), kBadInput,
+                 "is compressed; restore its shards");
   ASSERT_EQ(decompress(compressed, folder_ / "split").exit_code, 0);
   expect_refusal(try_compress(folder_ / "split", 2), kBadInput, "is cut for ranks already");
   OrderedJson config = written_json(sparse_, "config.json");
