@@ -12,9 +12,7 @@ namespace llmq::test {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::UnorderedElementsAre;
 
 constexpr int kBadUsage = 2;
 constexpr int kBadInput = 3;
