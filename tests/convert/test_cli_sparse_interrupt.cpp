@@ -57,7 +57,7 @@ class CliSparseInterrupt : public SparseFixture, public testing::WithParamInterf
   }
 
   /// The same command again ends with what an undisturbed run writes.
-  void expect_finished(const testing::Matcher<std::string>& words) const {
+  void expect_finished(const testing::Matcher<std::string>& words) {
     const CommandResult again = run_command(command(work_ / "out"));
     EXPECT_EQ(again.exit_code, 0) << again.summary();
     EXPECT_THAT(again.err, words);
