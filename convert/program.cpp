@@ -109,6 +109,7 @@ int run_program(int argc, const char* const* argv) {
   add_convert_command(app, choose);
   add_shard_command(app, choose);
   add_merge_command(app, choose);
+  add_sparse_compress_command(app, choose);
   add_plan_command(app, choose);
   add_verify_command(app, choose);
   add_inspect_command(app, choose);

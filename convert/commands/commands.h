@@ -28,6 +28,7 @@ void add_quant_command(CLI::App& app, const ChooseAction& choose);
 void add_convert_command(CLI::App& app, const ChooseAction& choose);
 void add_shard_command(CLI::App& app, const ChooseAction& choose);
 void add_merge_command(CLI::App& app, const ChooseAction& choose);
+void add_sparse_compress_command(CLI::App& app, const ChooseAction& choose);
 void add_plan_command(CLI::App& app, const ChooseAction& choose);
 void add_verify_command(CLI::App& app, const ChooseAction& choose);
 void add_inspect_command(CLI::App& app, const ChooseAction& choose);

@@ -6,12 +6,10 @@
 
 #include "convert/commands/commands.h"
 #include "convert/commands/folder_options.h"
+#include "convert/commands/inspect_tensors.h"
 #include "convert/report/table.h"
 #include "convert/report/tensor_statistics.h"
-#include "formats/checkpoint.h"
-#include "formats/description.h"
 #include "formats/file.h"
-#include "formats/safetensors.h"
 #include "quant/kernels/thread_team.h"
 #include "runtime/tokenizer/tokenizer.h"
 
@@ -46,30 +44,6 @@ formats::Json tokenize_json(const InspectOptions& options) {
   return {{"ids", lists}};
 }
 
-/// The tensors of a folder or of one file; `file` keeps the mapping alive.
-struct TensorList {
-  std::vector<formats::MappedFile> file;
-  std::optional<formats::Checkpoint> checkpoint;
-  std::vector<formats::StoredTensor> tensors;
-};
-
-TensorList open_tensors(const std::filesystem::path& path) {
-  TensorList list;
-  if (std::filesystem::is_directory(path)) {
-    list.checkpoint = formats::Checkpoint::open(path);
-    list.tensors = list.checkpoint->tensors();
-    return list;
-  }
-  list.file.emplace_back(path);
-  const auto bytes = list.file.front().bytes();
-  const formats::SafetensorsHeader header = formats::parse_safetensors_header(bytes, path.string());
-  for (const formats::TensorEntry& entry : header.tensors) {
-    list.tensors.push_back({entry.name, entry.dtype, entry.shape,
-                            bytes.subspan(header.data_begin + entry.begin, entry.size_bytes()), 0});
-  }
-  return list;
-}
-
 formats::Json statistics_json(const TensorStatistics& statistics) {
   formats::Json json = {{"min", statistics.min},
                         {"max", statistics.max},
@@ -88,20 +62,30 @@ formats::Json inspect_json(const TensorList& list, const InspectOptions& options
   if (options.statistics) {
     quant::ThreadTeam team(n_threads);
     team.parallel_for(static_cast<int64_t>(list.tensors.size()), [&](int64_t i, int) {
-      statistics[static_cast<size_t>(i)] = tensor_statistics(list.tensors[static_cast<size_t>(i)]);
+      statistics[static_cast<size_t>(i)] = value_statistics(list.tensors[static_cast<size_t>(i)]);
     });
   }
   for (size_t i = 0; i < list.tensors.size(); ++i) {
-    const formats::StoredTensor& tensor = list.tensors[i];
-    formats::Json item = {{"name", tensor.name},
+    const formats::StoredTensor& tensor = list.tensors[i].stored;
+    formats::Json item = {{"name", list.tensors[i].name},
                           {"dtype", formats::dtype_name(tensor.dtype)},
                           {"shape", tensor.shape},
                           {"size_bytes", tensor.bytes.size()}};
+    if (list.tensors[i].is_compressed()) item["compressed"] = compression_json(list.tensors[i]);
     if (options.statistics) item["statistics"] = statistics_json(statistics[i]);
     total_bytes += tensor.bytes.size();
     tensors.push_back(std::move(item));
   }
   return {{"path", options.path}, {"size_bytes", total_bytes}, {"tensors", tensors}};
+}
+
+/// The shape, and of a compressed weight what it holds: "[812] = [64, 32] rans".
+std::string shape_text(const formats::Json& tensor) {
+  const std::string shape = tensor["shape"].dump();
+  if (!tensor.contains("compressed")) return shape;
+  const formats::Json& compressed = tensor["compressed"];
+  return fmt::format("{} = {} {}", shape, compressed["shape"].dump(),
+                     compressed["codec"].get<std::string>());
 }
 
 std::string inspect_text(const formats::Json& document, bool with_statistics) {
@@ -110,7 +94,7 @@ std::string inspect_text(const formats::Json& document, bool with_statistics) {
     heading.insert(heading.end(), {"min", "max", "mean", "deviation", "zeros %", "entropy bits"});
   Table table(heading);
   for (const formats::Json& tensor : document["tensors"]) {
-    std::vector<std::string> cells{tensor["name"], tensor["dtype"], tensor["shape"].dump(),
+    std::vector<std::string> cells{tensor["name"], tensor["dtype"], shape_text(tensor),
                                    fmt::to_string(tensor["size_bytes"].get<uint64_t>())};
     if (with_statistics) {
       const formats::Json& statistics = tensor["statistics"];
@@ -130,8 +114,8 @@ std::string inspect_text(const formats::Json& document, bool with_statistics) {
 }  // namespace
 
 void add_inspect_command(CLI::App& app, const ChooseAction& choose) {
-  CLI::App* command =
-      app.add_subcommand("inspect", "List the tensors of a folder or a safetensors file");
+  CLI::App* command = app.add_subcommand(
+      "inspect", "List the tensors of a folder, of the parts of ranks, or of a safetensors file");
   auto options = std::make_shared<InspectOptions>();
   command->add_option("PATH", options->path, "Folder or .safetensors file")->required();
   command->add_flag("--stats", options->statistics,
@@ -148,7 +132,7 @@ void add_inspect_command(CLI::App& app, const ChooseAction& choose) {
         console.result(ids, ids["ids"].dump() + "\n");
         return 0;
       }
-      const TensorList list = open_tensors(options->path);
+      const TensorList list = list_tensors(options->path);
       const formats::Json document = inspect_json(list, *options, thread_count(common));
       console.result(document, inspect_text(document, options->statistics));
       return 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "convert/compress/compressed_note.h"
 #include "convert/interrupt.h"
 #include "convert/shard/shard_folder.h"
 #include "convert/shard/shard_plan.h"
@@ -181,6 +182,11 @@ uint64_t unsharded_bytes(const ShardManifest& manifest) {
 
 Json run_merge_job(const MergeJob& job, Console& console) {
   formats::check_destination(job.destination, job.source, job.force);
+  if (fs::exists(job.source / kCompressedNoteFile)) {
+    throw bad_input(job.source.string() +
+                    ": is compressed; restore its shards with llmq sparse-compress --decompress "
+                    "and merge those");
+  }
   const ShardManifest manifest = read_manifest(job.source);
   const ShardPlan plan = make_shard_plan(manifest, job.source);
   const ShardReader reader(job.source, manifest, plan);

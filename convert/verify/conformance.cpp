@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "convert/verify/compressed_rules.h"
 #include "convert/verify/folder_view.h"
 #include "convert/verify/tensor_rules.h"
 #include "formats/dialect.h"
@@ -213,6 +214,12 @@ RuleResult rule_index(const FolderView& folder) {
 std::vector<RuleResult> check_conformance(const std::filesystem::path& folder_path,
                                           const std::optional<std::filesystem::path>& source,
                                           quant::ThreadTeam& team) {
+  if (is_compressed_folder(folder_path)) {
+    if (!source) return check_compressed(folder_path, team);
+    throw formats::bad_input(folder_path.string() +
+                             ": compressed parts are not compared with a float source; compare the "
+                             "W8A8S folder that they were made of");
+  }
   const FolderView folder(folder_path);
   std::vector<RuleResult> rules;
   rules.push_back(rule_description(folder));

@@ -33,6 +33,7 @@ struct RuleResult {
 ///   finite-values               every float finite, every scale positive
 /// What engines read in several spellings (formats/dialect.h) conforms in each; the rule's detail
 /// says where a folder departs from what llmq writes.
+/// A W8A8SC folder or part is checked by the rules of check_compressed instead.
 /// With `source`: float tensors equal the source's cast, and codes dequantize near the source's
 /// weights. Reads every weight once. Throws Error only where the folder cannot be read at all.
 std::vector<RuleResult> check_conformance(const std::filesystem::path& folder,

@@ -39,12 +39,43 @@ struct CompressedCodes {
   std::array<int64_t, 5> info{};  ///< int64 [5]
 };
 
-/// Compresses a matrix. The bytes depend on the codes and the codec alone. Beside the result it
-/// takes 8 MiB and a little per thread. Throws Error{kBadInput} where the grid does not allow the
-/// extents or the result would pass 4 GiB, which an index cannot address; Error{kInternal} where
-/// the stride is less than k.
+/// Takes the bytes of the tensor `weight` as they are made.
+class CompressedSink {
+ public:
+  CompressedSink() = default;
+  virtual ~CompressedSink() = default;
+  CompressedSink(const CompressedSink&) = delete;
+  CompressedSink& operator=(const CompressedSink&) = delete;
+
+  /// The tensor has at least `size_bytes`, more than in the call before. Called by one thread,
+  /// while no write is under way and before any write up to there.
+  virtual void extend(uint64_t size_bytes) = 0;
+  /// Bytes of the tensor, valid during the call. Called by all threads of the team at once, once
+  /// for each byte.
+  virtual void write(uint64_t offset_bytes, std::span<const std::byte> bytes) = 0;
+};
+
+/// What compression gives beside the tensor `weight`.
+struct CompressionResult {
+  uint64_t weight_size_bytes = 0;
+  std::vector<std::byte> index;   ///< int8 [8 · tiles]
+  std::array<int64_t, 5> info{};  ///< int64 [5]
+  CodeHistogram histogram{};      ///< of the matrix, without padding
+};
+
+/// Compresses a matrix into a sink. The bytes depend on the codes and the codec alone. Takes 8 MiB
+/// and a little per thread, whatever the matrix. Throws Error{kBadInput} where the grid does not
+/// allow the extents or the result would pass 4 GiB, which an index cannot address;
+/// Error{kInternal} where the stride is less than k; what the sink throws.
+CompressionResult compress_codes(const formats::ConstCodes& codes, W8A8scCodec codec,
+                                 ThreadTeam& team, CompressedSink& sink);
+
+/// The same into memory, which it takes beside.
 CompressedCodes compress_codes(const formats::ConstCodes& codes, W8A8scCodec codec,
                                ThreadTeam& team);
+
+/// The most bytes that `weight` of a matrix with this grid can take.
+uint64_t most_compressed_bytes(const formats::TileGrid& grid);
 
 /// How often each code occurs in a matrix, without padding. Work is divided over `team`.
 CodeHistogram count_codes(const formats::ConstCodes& codes, ThreadTeam& team);

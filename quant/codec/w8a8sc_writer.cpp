@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "formats/error.h"
 #include "quant/codec/deflate.h"
@@ -57,9 +58,8 @@ void count_rows(const ConstCodes& codes, int64_t first, int64_t end, CodeHistogr
   }
 }
 
-// Codes of all tiles with the zeros that pad those at the edges.
-CodeHistogram count_stored(const ConstCodes& codes, const TileGrid& grid, ThreadTeam& team) {
-  CodeHistogram histogram = count_codes(codes, team);
+// Adds the zeros that pad tiles at the edges.
+CodeHistogram with_padding(CodeHistogram histogram, const TileGrid& grid) {
   const TileExtents last = grid.extents(grid.n_tiles() - 1);
   const int64_t padded = (last.first_row + last.padded_rows) * (last.first_col + last.padded_cols);
   histogram[0] += static_cast<uint64_t>(padded - grid.n() * grid.k());
@@ -146,38 +146,82 @@ class TileEncoder {
   std::optional<Deflater> deflater_;
 };
 
-// Compresses all tiles behind the header that `result.weight` holds.
-void append_tiles(const ConstCodes& codes, const TileGrid& grid, const RansEncoder* rans,
-                  ThreadTeam& team, CompressedCodes& result) {
-  std::vector<std::unique_ptr<TileEncoder>> encoders(static_cast<size_t>(team.n_threads()));
-  const int64_t n_batch = std::min(grid.n_tiles(), kBatchTiles);
-  std::vector<std::byte> batch(static_cast<size_t>(n_batch) * kMostTileSizeBytes);
-  std::vector<size_t> sizes(static_cast<size_t>(n_batch));
-  std::vector<TileRange> ranges;
-  ranges.reserve(static_cast<size_t>(grid.n_tiles()));
-  for (int64_t first = 0; first < grid.n_tiles(); first += n_batch) {
-    const int64_t count = std::min(n_batch, grid.n_tiles() - first);
-    team.parallel_for(count, [&](int64_t task, int thread_index) {
-      auto& encoder = encoders[static_cast<size_t>(thread_index)];
-      if (encoder == nullptr) encoder = std::make_unique<TileEncoder>(rans);
-      const auto i = static_cast<size_t>(task);
-      sizes[i] = encoder->encode(codes, grid, first + task, &batch[i * kMostTileSizeBytes]);
-    });
-    for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
-      if (result.weight.size() > std::numeric_limits<uint32_t>::max() - sizes[i]) {
-        throw formats::bad_input(
-            fmt::format("a matrix of {} by {} takes more than 4 GiB compressed; cut it for more "
-                        "ranks",
-                        grid.n(), grid.k()));
-      }
-      ranges.push_back(
-          {static_cast<uint32_t>(result.weight.size()), static_cast<uint32_t>(sizes[i])});
-      const auto tile = batch.begin() + static_cast<std::ptrdiff_t>(i * kMostTileSizeBytes);
-      result.weight.insert(result.weight.end(), tile, tile + static_cast<std::ptrdiff_t>(sizes[i]));
+// Compresses the tiles of a matrix batch by batch. Encoding a batch and handing it over are both
+// divided over the team: with more threads the copy of a single one would soon take as long as the
+// encoding of all.
+class TileStream {
+ public:
+  // `begin`: where the first tile's bytes lie.
+  TileStream(const ConstCodes& codes, const TileGrid& grid, const RansEncoder* rans, uint64_t begin)
+      : codes_(codes), grid_(grid), rans_(rans), end_(begin) {
+    const auto n_batch = static_cast<size_t>(std::min(grid.n_tiles(), kBatchTiles));
+    batch_.resize(n_batch * kMostTileSizeBytes);
+    sizes_.resize(n_batch);
+    ranges_.reserve(static_cast<size_t>(grid.n_tiles()));
+  }
+
+  void write(ThreadTeam& team, CompressedSink& sink) {
+    encoders_.resize(static_cast<size_t>(team.n_threads()));
+    for (int64_t first = 0; first < grid_.n_tiles(); first += kBatchTiles) {
+      const int64_t count = std::min(kBatchTiles, grid_.n_tiles() - first);
+      team.parallel_for(count, [&](int64_t task, int thread_index) {
+        auto& encoder = encoders_[static_cast<size_t>(thread_index)];
+        if (encoder == nullptr) encoder = std::make_unique<TileEncoder>(rans_);
+        const auto i = static_cast<size_t>(task);
+        sizes_[i] = encoder->encode(codes_, grid_, first + task, &batch_[i * kMostTileSizeBytes]);
+      });
+      for (size_t i = 0; i < static_cast<size_t>(count); ++i) append_range(sizes_[i]);
+      sink.extend(end_);
+      team.parallel_for(count, [&](int64_t task, int) {
+        const TileRange& range = ranges_[static_cast<size_t>(first + task)];
+        sink.write(range.offset,
+                   std::span(batch_).subspan(static_cast<size_t>(task) * kMostTileSizeBytes,
+                                             range.size_bytes));
+      });
     }
   }
-  result.index = formats::serialize_tile_index(ranges);
-}
+
+  [[nodiscard]] uint64_t end() const { return end_; }
+  [[nodiscard]] const std::vector<TileRange>& ranges() const { return ranges_; }
+
+ private:
+  void append_range(size_t size_bytes) {
+    if (end_ > std::numeric_limits<uint32_t>::max() - size_bytes) {
+      throw formats::bad_input(fmt::format(
+          "a matrix of {} by {} takes more than 4 GiB compressed; cut it for more ranks", grid_.n(),
+          grid_.k()));
+    }
+    ranges_.push_back({static_cast<uint32_t>(end_), static_cast<uint32_t>(size_bytes)});
+    end_ += size_bytes;
+  }
+
+  const ConstCodes& codes_;
+  const TileGrid& grid_;
+  const RansEncoder* rans_;
+  uint64_t end_;
+  std::vector<std::unique_ptr<TileEncoder>> encoders_;
+  std::vector<std::byte> batch_;
+  std::vector<size_t> sizes_;
+  std::vector<TileRange> ranges_;
+};
+
+// Keeps what it is given.
+class MemorySink final : public CompressedSink {
+ public:
+  explicit MemorySink(const ConstCodes& codes) {
+    // Growing in steps would hold the bytes twice; nothing beyond the end is ever touched.
+    bytes_.reserve(static_cast<size_t>(most_compressed_bytes({codes.n, codes.k})));
+  }
+  void extend(uint64_t size_bytes) override { bytes_.resize(static_cast<size_t>(size_bytes)); }
+  void write(uint64_t offset_bytes, std::span<const std::byte> bytes) override {
+    std::copy(bytes.begin(), bytes.end(),
+              bytes_.begin() + static_cast<std::ptrdiff_t>(offset_bytes));
+  }
+  std::vector<std::byte> take() { return std::move(bytes_); }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
 
 }  // namespace
 
@@ -213,26 +257,44 @@ CodeHistogram count_codes(const ConstCodes& codes, ThreadTeam& team) {
   return histogram;
 }
 
-CompressedCodes compress_codes(const ConstCodes& codes, W8A8scCodec codec, ThreadTeam& team) {
+uint64_t most_compressed_bytes(const TileGrid& grid) {
+  constexpr uint64_t kMostHeaderBytes = 1024;
+  const TileExtents last = grid.extents(grid.n_tiles() - 1);
+  const int64_t padded = (last.first_row + last.padded_rows) * (last.first_col + last.padded_cols);
+  return kMostHeaderBytes + static_cast<uint64_t>(padded) +
+         static_cast<uint64_t>(grid.n_tiles()) * kTileHeaderSizeBytes;
+}
+
+CompressionResult compress_codes(const ConstCodes& codes, W8A8scCodec codec, ThreadTeam& team,
+                                 CompressedSink& sink) {
   check_codes(codes);
   const TileGrid grid(codes.n, codes.k);
-  CompressedCodes result;
+  CompressionResult result;
   result.info = grid.info();
-  if (codec == W8A8scCodec::kDeflate) {
-    result.weight = make_header(grid, codec, {});
-    append_tiles(codes, grid, nullptr, team, result);
-    return result;
+  result.histogram = count_codes(codes, team);
+  std::optional<RansEncoder> rans;
+  std::vector<std::byte> header;
+  if (codec == W8A8scCodec::kRans) {
+    const RansModel model = choose_rans_model(with_padding(result.histogram, grid));
+    header = make_header(grid, codec, serialize_rans_model(model));
+    rans.emplace(model);
+  } else {
+    header = make_header(grid, codec, {});
   }
-  const CodeHistogram histogram = count_stored(codes, grid, team);
-  const RansModel model = choose_rans_model(histogram);
-  result.weight = make_header(grid, codec, serialize_rans_model(model));
-  // Growing in steps would hold the bytes twice.
-  const double n_codes = static_cast<double>(grid.n()) * static_cast<double>(grid.k());
-  const double expected = n_codes / 8.0 * entropy_bits(histogram) * 1.02;
-  result.weight.reserve(result.weight.size() + static_cast<size_t>(std::min(expected, 0x1p32)));
-  const RansEncoder rans(model);
-  append_tiles(codes, grid, &rans, team, result);
+  sink.extend(header.size());
+  sink.write(0, header);
+  TileStream tiles(codes, grid, rans ? &*rans : nullptr, header.size());
+  tiles.write(team, sink);
+  result.weight_size_bytes = tiles.end();
+  result.index = formats::serialize_tile_index(tiles.ranges());
   return result;
+}
+
+CompressedCodes compress_codes(const ConstCodes& codes, W8A8scCodec codec, ThreadTeam& team) {
+  check_codes(codes);
+  MemorySink sink(codes);
+  CompressionResult result = compress_codes(codes, codec, team, sink);
+  return {sink.take(), std::move(result.index), result.info};
 }
 
 }  // namespace llmq::quant
