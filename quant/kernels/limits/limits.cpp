@@ -20,8 +20,8 @@ constexpr std::array<const ProductProbe*, 8> kProbes{
     &kInt8ProbeAvx2,   &kInt8ProbeAvxVnni, &kInt8ProbeAvx512Vnni, &kInt8ProbeAmx,
     &kBf16ProbeAvx512, &kBf16ProbeAmx,     &kF32ProbeAvx2,        &kF32ProbeAvx512};
 
-constexpr int kProductRuns = 24;
-constexpr double kProductSeconds = 0.004;
+constexpr int kProductRuns = 60;
+constexpr double kProductSeconds = 0.001;
 constexpr int kReadRuns = 5;
 
 bool can_run(const ProductProbe& probe) {
