@@ -250,7 +250,7 @@ formats::Json bench_row(const runtime::Model& model, const BenchCase& one,
   row["int8_peak_gops"] = number_or_null(limits.best_gops(quant::LimitKind::kInt8));
   row["bf16_peak_gflops"] = number_or_null(limits.best_gops(quant::LimitKind::kBf16));
   row["fp32_peak_gflops"] = number_or_null(limits.best_gops(quant::LimitKind::kF32));
-  row["read_gb_per_s"] = limits.read_gb_per_s;
+  row["read_gb_per_s"] = number_or_null(limits.read_gb_per_s);
   row["load_s"] = context.load.seconds;
   row["load_gb_per_s"] = static_cast<double>(context.load.size_bytes) * 1e-9 / context.load.seconds;
   return row;

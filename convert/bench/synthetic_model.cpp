@@ -79,12 +79,12 @@ std::vector<std::byte> code_block(bool is_int4) {
   return block;
 }
 
-/// Scales that keep what a layer gives about as large as what it takes: weights of deviation
-/// 1/√n_in.
-constexpr float kWeightScale = 0.0006F;
-constexpr float kInt4WeightScale = 0.005F;
-constexpr float kActivationScale = 0.04F;
-constexpr float kKvScale = 0.03F;
+/// Scales that keep what a layer gives about as large as what it takes. Powers of two, so that
+/// every dtype holds them and their products exactly, as the rules for derived tensors ask.
+constexpr float kWeightScale = 1.0F / 2048;
+constexpr float kInt4WeightScale = 1.0F / 256;
+constexpr float kActivationScale = 1.0F / 32;
+constexpr float kKvScale = 1.0F / 32;
 
 float scale_of(const OutputTensor& tensor, std::string_view suffix) {
   if (suffix == "weight_scale")
@@ -103,20 +103,21 @@ std::vector<std::byte> pattern_of(const OutputTensor& tensor) {
   const std::string_view suffix = name.substr(name.rfind('.') + 1);
   if (tensor.scheme != Scheme::kFloat && is_scale(suffix)) {
     const float scale = scale_of(tensor, suffix);
-    if (tensor.dtype != DType::kI64) return float_block(tensor.dtype, scale, scale / 16);
+    if (tensor.dtype != DType::kI64) return float_block(tensor.dtype, scale, 0.0F);
     std::vector<std::byte> block(kBlockBytes / 8 * 8);
     for (size_t i = 0; i < block.size(); i += 8)
       std::memcpy(block.data() + i, &scale, sizeof scale);
     return block;
   }
-  if (formats::is_weight_float(tensor.dtype) && tensor.scheme == Scheme::kFloat) {
+  if (formats::is_weight_float(tensor.dtype) && tensor.scheme == Scheme::kFloat &&
+      suffix == "weight") {
     constexpr float kDeviation = 0.02F;
-    const bool is_norm = tensor.shape.size() == 1 && suffix == "weight";
+    const bool is_norm = tensor.shape.size() == 1;
     return float_block(tensor.dtype, is_norm ? 1.0F : 0.0F, kDeviation);
   }
   if (tensor.dtype == DType::kI8 && suffix == "weight")
     return code_block(tensor.scheme == Scheme::kW4A16);
-  return std::vector<std::byte>(kBlockBytes);  // offsets and biases of codes: zeros
+  return std::vector<std::byte>(kBlockBytes);  // offsets and biases: zeros
 }
 
 void fill(const OutputFiles& files, const OutputLayout& layout, const OutputTensor& tensor,

@@ -37,6 +37,7 @@ struct BenchOptions {
   std::vector<int64_t> depths{0};
   bool is_depth_prefilled = false;
   bool limits = false;
+  bool skips_limits = false;
   bool csv = false;
 };
 
@@ -136,7 +137,7 @@ int run_model_bench(const BenchOptions& options, Console& console, const CommonO
       runtime::Model::load(folder, model_options(model_command, common));
   context.load.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  context.limits = quant::measure_limits(model->team());
+  if (!options.skips_limits) context.limits = quant::measure_limits(model->team());
   warm_up(*model, cases);
   formats::Json rows = formats::Json::array();
   for (const BenchCase& one : cases) {
@@ -202,6 +203,10 @@ void add_bench_command(CLI::App& app, const ChooseAction& choose) {
   command->add_flag("--limits", options->limits,
                     "Measure read bandwidth and the peaks of int8, bf16 and fp32 products; alone, "
                     "or beside a model");
+  command
+      ->add_flag("--skip-limits", options->skips_limits,
+                 "Do not measure the machine; shares of its limits are left out")
+      ->excludes("--limits");
   command->add_flag("--csv", options->csv, "Comma-separated values instead of a table");
   command->footer(kFooter);
   command->callback([options, choose] {
