@@ -2,201 +2,211 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <memory>
+#include <optional>
 
+#include "convert/bench/bench_run.h"
+#include "convert/bench/shapes.h"
+#include "convert/bench/synthetic_model.h"
 #include "convert/commands/commands.h"
+#include "convert/commands/folder_options.h"
 #include "convert/commands/model_options.h"
 #include "convert/interrupt.h"
-#include "convert/report/table.h"
+#include "formats/checkpoint.h"
 #include "formats/error.h"
 #include "runtime/model/model.h"
-#include "runtime/model/sampler.h"
 
 namespace llmq::convert {
 namespace {
 
 constexpr const char* kFooter =
-    "Example:\n"
-    "  llmq bench --model_path Qwen2.5-0.5B-w8a16 --case_pair \"[[512,64],[2048,128]]\"";
+    "Examples:\n"
+    "  llmq bench --model_path Qwen2.5-0.5B-w8a16 --case_pair \"[[512,64],[2048,128]]\"\n"
+    "  llmq bench --shape qwen2.5-1.5b -type qwen_w8a8 --kv int8 --depth 0,4096,32768\n"
+    "  llmq bench --limits";
 
 struct BenchOptions {
   ModelCommandOptions model;
+  FolderOptions quantization;  ///< of a synthetic model
+  std::string shape;
+  std::string config;
+  std::string save_folder;
   std::string cases = "[[512,64]]";
-  int64_t batch_size = 1;
-  int64_t depth = 0;
+  std::vector<int64_t> batch_sizes{1};
+  std::vector<int64_t> depths{0};
+  bool is_depth_prefilled = false;
+  bool limits = false;
+  bool skips_limits = false;
   bool csv = false;
 };
 
-struct BenchCase {
-  int64_t prefill_tokens = 0;
-  int64_t decode_tokens = 0;
-};
+bool has_model(const BenchOptions& options) {
+  return !options.model.folder.empty() || !options.shape.empty() || !options.config.empty();
+}
 
-std::vector<BenchCase> parse_cases(const std::string& text) {
-  const formats::Json list = formats::parse_json(text, "--case_pair");
-  std::vector<BenchCase> cases;
-  const auto is_count = [](const formats::Json& value, int64_t least) {
-    return value.is_number_integer() && value.get<int64_t>() >= least &&
-           value.get<int64_t>() <= 1 << 24;
-  };
-  for (const formats::Json& pair : list) {
-    if (!pair.is_array() || pair.size() != 2 || !is_count(pair[0], 1) || !is_count(pair[1], 0)) {
-      throw formats::usage_error("--case_pair: wants [[prefill tokens, decode tokens], ...], not " +
-                                 text);
-    }
-    cases.push_back({pair[0].get<int64_t>(), pair[1].get<int64_t>()});
+void check_options(const BenchOptions& options) {
+  const int n_models = static_cast<int>(!options.model.folder.empty()) +
+                       static_cast<int>(!options.shape.empty()) +
+                       static_cast<int>(!options.config.empty());
+  if (n_models > 1)
+    throw formats::usage_error("--model_path, --shape and --config exclude each other");
+  if (n_models == 0 && !options.limits)
+    throw formats::usage_error(
+        "nothing to measure: give --model_path, --shape, --config or --limits");
+  const bool is_quantized =
+      !options.quantization.type.empty() || !options.quantization.recipe_file.empty();
+  if (!options.model.folder.empty() && (is_quantized || !options.save_folder.empty()))
+    throw formats::usage_error("-type, --recipe and --save-model are for --shape and --config");
+}
+
+/// The recipe of a synthetic model; none for a float one.
+std::optional<Recipe> recipe_of(const BenchOptions& options) {
+  if (options.quantization.type.empty() && options.quantization.recipe_file.empty()) {
+    if (options.model.kv == "int8")
+      throw formats::usage_error("--kv int8 needs scales: give a -type");
+    return std::nullopt;
   }
-  if (cases.empty()) throw formats::usage_error("--case_pair: the list is empty");
+  Recipe recipe = chosen_recipe(options.quantization);
+  if (options.model.kv == "int8" && recipe.attention == formats::Scheme::kFloat)
+    recipe.attention = formats::Scheme::kC8;
+  return recipe;
+}
+
+std::unique_ptr<SyntheticModel> make_synthetic(const BenchOptions& options, Console& console,
+                                               const CommonOptions& common) {
+  SyntheticModelJob job;
+  if (!options.shape.empty()) {
+    job.config = bench_shape(options.shape);
+  } else {
+    std::filesystem::path path = options.config;
+    if (std::filesystem::is_directory(path)) path /= "config.json";
+    job.config = formats::read_json_file(path);
+  }
+  job.recipe = recipe_of(options);
+  job.folder = options.save_folder;
+  quant::ThreadTeam team(thread_count(common));
+  auto model = std::make_unique<SyntheticModel>(job, team);
+  console.info("weights are random: speed is that of a real model, text is not");
+  return model;
+}
+
+std::string name_of(const BenchOptions& options, const std::filesystem::path& folder) {
+  if (!options.shape.empty()) return "synthetic " + options.shape;
+  if (options.config.empty()) return folder.filename().string();
+  return "synthetic " + options.config;
+}
+
+std::vector<BenchCase> cases_of(const BenchOptions& options) {
+  std::vector<BenchCase> cases;
+  for (const int64_t batch_size : options.batch_sizes) {
+    for (const int64_t depth : options.depths) {
+      for (BenchCase one : parse_case_pairs(options.cases)) {
+        one.batch_size = batch_size;
+        one.depth = depth;
+        one.is_depth_prefilled = options.is_depth_prefilled;
+        cases.push_back(one);
+      }
+    }
+  }
   return cases;
 }
 
-/// Ids without meaning but of even spread; speed does not depend on which.
-std::vector<int32_t> spread_ids(int64_t n_tokens, int64_t vocab_size, int64_t salt) {
-  std::vector<int32_t> ids(static_cast<size_t>(n_tokens));
-  for (int64_t i = 0; i < n_tokens; ++i) {
-    ids[static_cast<size_t>(i)] =
-        static_cast<int32_t>((i * 7919 + salt * 104729 + 11) % vocab_size);
-  }
-  return ids;
+/// The first run of a model touches its weights and scratch memory for the first time.
+void warm_up(runtime::Model& model, const std::vector<BenchCase>& cases) {
+  int64_t n_tokens = 1;
+  for (const BenchCase& one : cases)
+    n_tokens = std::max(n_tokens, std::min<int64_t>(one.prefill_tokens, 64));
+  run_bench_case(model, {n_tokens, 1});
 }
 
-/// The sequences of one case with their prompts, decoded step by step.
-class BenchRun {
- public:
-  BenchRun(runtime::Model& model, int64_t batch_size)
-      : model_(model), logits_(static_cast<size_t>(batch_size * model.config().vocab_size)) {
-    for (int64_t i = 0; i < batch_size; ++i)
-      sequences_.push_back(std::make_unique<runtime::Sequence>(model.new_sequence()));
+int run_model_bench(const BenchOptions& options, Console& console, const CommonOptions& common) {
+  const std::vector<BenchCase> cases = cases_of(options);
+  std::unique_ptr<SyntheticModel> synthetic;
+  std::filesystem::path folder = options.model.folder;
+  ModelCommandOptions model_command = options.model;
+  if (folder.empty()) {
+    synthetic = make_synthetic(options, console, common);
+    folder = synthetic->folder();
   }
-
-  void fill(int64_t depth) {
-    if (depth == 0) return;
-    std::vector<std::vector<int32_t>> ids;
-    model_.forward(items_of(depth, ids));
-  }
-
-  void prefill(int64_t n_tokens) {
-    std::vector<std::vector<int32_t>> ids;
-    const std::vector<runtime::BatchItem> items = items_of(n_tokens, ids);
-    model_.last_logits(items, logits());
-    choose();
-  }
-
-  void decode_one() {
+  BenchContext context;
+  context.name = name_of(options, folder);
+  context.load.size_bytes = formats::Checkpoint::open(folder).size_bytes();
+  const auto start = std::chrono::steady_clock::now();
+  const std::unique_ptr<runtime::Model> model =
+      runtime::Model::load(folder, model_options(model_command, common));
+  context.load.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!options.skips_limits) context.limits = quant::measure_limits(model->team());
+  warm_up(*model, cases);
+  formats::Json rows = formats::Json::array();
+  for (const BenchCase& one : cases) {
     throw_if_interrupted();
-    std::vector<runtime::BatchItem> items;
-    for (size_t i = 0; i < sequences_.size(); ++i)
-      items.push_back({sequences_[i].get(), std::span(&next_[i], 1), 0, runtime::Phase::kDecode});
-    model_.last_logits(items, logits());
-    choose();
+    rows.push_back(bench_row(*model, one, run_bench_case(*model, one), context));
+    if (options.limits) rows.back()["limits"] = limits_json(context.limits);
   }
-
- private:
-  std::vector<runtime::BatchItem> items_of(int64_t n_tokens,
-                                           std::vector<std::vector<int32_t>>& ids) {
-    std::vector<runtime::BatchItem> items;
-    for (size_t i = 0; i < sequences_.size(); ++i) {
-      ids.push_back(spread_ids(n_tokens, model_.config().vocab_size, static_cast<int64_t>(i)));
-    }
-    for (size_t i = 0; i < sequences_.size(); ++i)
-      items.push_back({sequences_[i].get(), ids[i], 0});
-    return items;
-  }
-
-  quant::MatrixF32 logits() {
-    return {logits_.data(), static_cast<int64_t>(sequences_.size()), model_.config().vocab_size};
-  }
-
-  void choose() {
-    const auto vocab_size = static_cast<size_t>(model_.config().vocab_size);
-    next_.clear();
-    for (size_t i = 0; i < sequences_.size(); ++i) {
-      next_.push_back(runtime::argmax(std::span(logits_).subspan(i * vocab_size, vocab_size)));
-    }
-  }
-
-  runtime::Model& model_;
-  std::vector<std::unique_ptr<runtime::Sequence>> sequences_;
-  std::vector<float> logits_;
-  std::vector<int32_t> next_;
-};
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-formats::Json measure(runtime::Model& model, const BenchCase& one, const BenchOptions& options) {
-  BenchRun run(model, options.batch_size);
-  run.fill(options.depth);
-  const auto prefill_start = std::chrono::steady_clock::now();
-  run.prefill(one.prefill_tokens);
-  const double first_token_s = seconds_since(prefill_start);
-  const auto decode_start = std::chrono::steady_clock::now();
-  for (int64_t i = 0; i < one.decode_tokens; ++i) run.decode_one();
-  const double decode_s = seconds_since(decode_start);
-  const auto batch = static_cast<double>(options.batch_size);
-  formats::Json json = {
-      {"prefill_tokens", one.prefill_tokens},
-      {"decode_tokens", one.decode_tokens},
-      {"depth", options.depth},
-      {"batch_size", options.batch_size},
-      {"first_token_ms", first_token_s * 1e3},
-      {"prefill_tokens_per_s", batch * static_cast<double>(one.prefill_tokens) / first_token_s}};
-  json["decode_tokens_per_s"] =
-      one.decode_tokens > 0
-          ? formats::Json(batch * static_cast<double>(one.decode_tokens) / decode_s)
-          : formats::Json();
-  return json;
-}
-
-std::string csv_text(const formats::Json& list) {
-  std::string text;
-  for (const auto& [key, value] : list.front().items()) text += (text.empty() ? "" : ",") + key;
-  text += "\n";
-  for (const formats::Json& row : list) {
-    std::string line;
-    for (const auto& [key, value] : row.items())
-      line += (line.empty() ? "" : ",") + (value.is_null() ? "" : value.dump());
-    text += line + "\n";
-  }
-  return text;
-}
-
-std::string table_text(const formats::Json& list) {
-  Table table({"prefill", "decode", "depth", "batch", "first token ms", "prefill tokens/s",
-               "decode tokens/s"});
-  for (const formats::Json& row : list) {
-    const formats::Json& decode = row["decode_tokens_per_s"];
-    table.add({row["prefill_tokens"].dump(), row["decode_tokens"].dump(), row["depth"].dump(),
-               row["batch_size"].dump(), fmt::format("{:.1f}", row["first_token_ms"].get<double>()),
-               fmt::format("{:.1f}", row["prefill_tokens_per_s"].get<double>()),
-               decode.is_null() ? "" : fmt::format("{:.2f}", decode.get<double>())});
-  }
-  return table.text();
+  std::string text = options.csv ? bench_csv(rows) : bench_table(rows);
+  if (options.limits && !options.csv) text += "\n" + limits_text(context.limits);
+  console.result(rows, text);
+  return 0;
 }
 
 int run_bench(const BenchOptions& options, Console& console, const CommonOptions& common) {
-  const std::vector<BenchCase> cases = parse_cases(options.cases);
-  const std::unique_ptr<runtime::Model> model =
-      runtime::Model::load(options.model.folder, model_options(options.model, common));
-  formats::Json list = formats::Json::array();
-  for (const BenchCase& one : cases) list.push_back(measure(*model, one, options));
-  console.result(list, options.csv ? csv_text(list) : table_text(list));
+  check_options(options);
+  if (has_model(options)) return run_model_bench(options, console, common);
+  quant::ThreadTeam team(thread_count(common));
+  const quant::MachineLimits limits = quant::measure_limits(team);
+  console.result({{"limits", limits_json(limits)}}, limits_text(limits));
   return 0;
+}
+
+std::string shape_list() {
+  std::string list;
+  for (const std::string_view name : bench_shape_names())
+    list += (list.empty() ? "" : ", ") + std::string(name);
+  return list;
+}
+
+void add_model_choice(CLI::App& command, BenchOptions& options) {
+  add_model_options(command, options.model);
+  command.get_option("--model-path")->required(false);
+  command.add_option("--shape", options.shape,
+                     "Synthetic model with random weights instead of a folder: " + shape_list());
+  command.add_option("--config", options.config,
+                     "The same of the shape in a config.json (or its folder)");
+  command.add_option("--save-model", options.save_folder,
+                     "Leave the synthetic model in this new folder (default: a temporary one)");
+  add_recipe_options(command, options.quantization);
 }
 
 }  // namespace
 
 void add_bench_command(CLI::App& app, const ChooseAction& choose) {
-  CLI::App* command = app.add_subcommand("bench", "Measure first-token time and tokens per second");
+  CLI::App* command = app.add_subcommand(
+      "bench", "Measure first-token time and tokens per second beside the machine's limits");
   auto options = std::make_shared<BenchOptions>();
-  add_model_options(*command, options->model);
+  add_model_choice(*command, *options);
   command->add_option("--case-pair", options->cases,
                       "[[prefill tokens, decode tokens], ...] (default [[512,64]])");
-  command->add_option("--batch-size", options->batch_size, "Sequences that run together")
+  command
+      ->add_option("--batch-size", options->batch_sizes,
+                   "Sequences that run together; several with commas")
+      ->delimiter(',')
       ->check(CLI::Range(1, 1024));
-  command->add_option("--depth", options->depth, "Tokens already in the KV cache")
+  command
+      ->add_option("--depth", options->depths,
+                   "Tokens already in the KV cache; several with commas")
+      ->delimiter(',')
       ->check(CLI::NonNegativeNumber);
+  add_switch(*command, "--prefill-depth", options->is_depth_prefilled,
+             "Run the tokens of --depth instead of storing random keys and values");
+  command->add_flag("--limits", options->limits,
+                    "Measure read bandwidth and the peaks of int8, bf16 and fp32 products; alone, "
+                    "or beside a model");
+  command
+      ->add_flag("--skip-limits", options->skips_limits,
+                 "Do not measure the machine; shares of its limits are left out")
+      ->excludes("--limits");
   command->add_flag("--csv", options->csv, "Comma-separated values instead of a table");
   command->footer(kFooter);
   command->callback([options, choose] {

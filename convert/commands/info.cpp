@@ -2,7 +2,12 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <memory>
+
+#include "convert/bench/bench_run.h"
 #include "convert/commands/commands.h"
+#include "convert/commands/explain.h"
+#include "convert/commands/folder_options.h"
 #include "convert/recipes/recipe.h"
 #include "formats/architecture.h"
 #include "formats/safetensors.h"
@@ -43,12 +48,15 @@ std::string list_text(const formats::Json& list) {
   return text;
 }
 
-int run_info(Console& console) {
-  const formats::Json document = info_json();
+int run_info(bool with_limits, Console& console, const CommonOptions& common) {
+  formats::Json document = info_json();
+  const formats::Json kernels = kernels_json();
+  document.update(kernels);
   std::string text = fmt::format("llmq {}\n", LLMQ_VERSION);
   text +=
-      fmt::format("instruction sets   {} (in use: {})\n", list_text(document["instruction_sets"]),
-                  document["active_instruction_set"].get<std::string>());
+      fmt::format("instruction sets   {} (in use: {}{})\n", list_text(document["instruction_sets"]),
+                  document["active_instruction_set"].get<std::string>(),
+                  document["is_forced"].get<bool>() ? ", forced by LLMQ_ISA" : "");
   if (!document["amx_refused_because"].is_null()) {
     text += fmt::format("amx                not offered: {}\n",
                         document["amx_refused_because"].get<std::string>());
@@ -58,6 +66,13 @@ int run_info(Console& console) {
   text += fmt::format("types              {}\n", list_text(document["types"]));
   text += fmt::format("model types        {}\n", list_text(document["model_types"]));
   text += fmt::format("header limit       {}\n", bytes_text(document["max_header_bytes"]));
+  text += "\n" + kernels_text(kernels);
+  if (with_limits) {
+    quant::ThreadTeam team(thread_count(common));
+    const quant::MachineLimits limits = quant::measure_limits(team);
+    document["limits"] = limits_json(limits);
+    text += "\n" + limits_text(limits);
+  }
   console.result(document, text);
   return 0;
 }
@@ -65,10 +80,16 @@ int run_info(Console& console) {
 }  // namespace
 
 void add_info_command(CLI::App& app, const ChooseAction& choose) {
-  CLI::App* command = app.add_subcommand("info", "Version, instruction sets, threads, limits");
-  command->footer("Example:\n  llmq info --json");
-  command->callback([choose] {
-    choose([](Console& console, const CommonOptions&) { return run_info(console); });
+  CLI::App* command =
+      app.add_subcommand("info", "Version, instruction sets, kernels, threads, limits");
+  auto with_limits = std::make_shared<bool>(false);
+  command->add_flag("--limits", *with_limits,
+                    "Measure read bandwidth and the peaks of int8, bf16 and fp32 products");
+  command->footer("Examples:\n  llmq info --json\n  LLMQ_ISA=avx2 llmq info --limits");
+  command->callback([with_limits, choose] {
+    choose([with_limits](Console& console, const CommonOptions& common) {
+      return run_info(*with_limits, console, common);
+    });
   });
 }
 

@@ -19,6 +19,8 @@ void add_model_options(CLI::App& command, ModelCommandOptions& options) {
       ->check(CLI::Range(1, 1 << 20));
   command.add_option("--page-size", options.page_size, "Tokens in a page of the KV cache")
       ->check(CLI::Range(1, 1 << 20));
+  add_switch(command, "--deterministic", options.is_deterministic,
+             "Accepted; results never depend on threads, instruction set, batch or prefill chunk");
   command.add_flag("--allow-extrapolation", options.allow_extrapolation,
                    "Permit more positions than the model has");
   command.add_option("--emulate", options.emulate,

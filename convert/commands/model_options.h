@@ -15,12 +15,13 @@ struct ModelCommandOptions {
   int64_t prefill_chunk = 512;
   int64_t page_size = 128;
   bool allow_extrapolation = false;
+  bool is_deterministic = true;  ///< as every run is, whatever stands here
   std::string emulate = "spec";
   std::string phase;  ///< empty: as tokens are fed
 };
 
-/// Adds --model_path, --kv, --prefill-chunk, --page-size, --allow-extrapolation, --emulate and
-/// --phase.
+/// Adds --model_path, --kv, --prefill-chunk, --page-size, --deterministic, --allow-extrapolation,
+/// --emulate and --phase.
 void add_model_options(CLI::App& command, ModelCommandOptions& options);
 
 /// The runtime's options for them. Throws Error{kUsage} for an unknown --emulate.

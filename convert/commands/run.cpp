@@ -4,6 +4,7 @@
 
 #include "convert/commands/commands.h"
 #include "convert/commands/embed_texts.h"
+#include "convert/commands/explain.h"
 #include "convert/commands/model_options.h"
 #include "convert/commands/prompts.h"
 #include "convert/interrupt.h"
@@ -19,6 +20,9 @@ constexpr const char* kFooter =
     "  llmq run --model_path Qwen2.5-0.5B-w8a16 --input_texts \"What is deep learning?\" "
     "--is_chat_model\n"
     "  llmq run --model_path stories260k --input_texts prompts.jsonl --max_batch_size 4 --json\n"
+    "  llmq run --model_path stories260k --input_dict '[{\"prompt\": \"Once\", "
+    "\"max_output_length\": 32}]'\n"
+    "  llmq run --model_path Qwen2.5-0.5B-w8a16 --explain\n"
     "  llmq run --model_path Qwen3-Embedding-0.6B --embed --input_texts \"a cat\" \"a dog\"";
 
 struct RunOptions {
@@ -27,6 +31,7 @@ struct RunOptions {
   runtime::SamplingOptions sampling;
   int64_t max_batch_size = 8;
   bool is_embedding = false;
+  bool is_explained = false;
 };
 
 /// The tokenizer of a folder; none where it has no tokenizer files at all, so that ids still run.
@@ -54,10 +59,22 @@ void show(Console& console, const RunOptions& options, formats::Json document,
   console.result(document, text);
 }
 
+bool has_prompt(const PromptOptions& prompt) {
+  return !prompt.texts.empty() || !prompt.dictionary.empty() || !prompt.ids.empty();
+}
+
 int run_model(const RunOptions& options, Console& console, const CommonOptions& common) {
   if (options.is_embedding) check_pooling(options.model.folder);
   const std::unique_ptr<runtime::Model> model =
       runtime::Model::load(options.model.folder, model_options(options.model, common));
+  if (options.is_explained) {
+    const formats::Json explained = explain_json(*model);
+    if (!has_prompt(options.prompt)) {
+      console.result(explained, explain_text(explained));
+      return 0;
+    }
+    console.info(explain_text(explained));
+  }
   const std::optional<runtime::Tokenizer> tokenizer = load_tokenizer(options.model.folder);
   PromptOptions prompt_options = options.prompt;
   prompt_options.is_embedding = options.is_embedding;
@@ -115,8 +132,13 @@ void add_run_options(CLI::App& command, RunOptions& options) {
           .add_option("--max-output-length", options.prompt.max_output_length,
                       "New tokens at most (default 128)")
           ->check(CLI::NonNegativeNumber);
-  command.add_option("--max-batch-size", options.max_batch_size, "Texts that run together")
+  command
+      .add_option("--max-batch-size", options.max_batch_size,
+                  "Texts that run together; which ones changes no text")
       ->check(CLI::Range(1, 1024));
+  add_switch(command, "--explain", options.is_explained,
+             "Show what runs where: scheme, kernel and instruction set of each kind of linear, KV "
+             "cache, memory; needs no text");
   CLI::Option* chat = add_switch(command, "--is-chat-model", options.prompt.is_chat,
                                  "Put each text into the model's chat format");
   CLI::Option* temperature = command.add_option("--temperature", options.sampling.temperature,

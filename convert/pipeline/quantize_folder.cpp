@@ -9,6 +9,7 @@
 #include "convert/calibration/activation_ranges.h"
 #include "convert/calibration/unit_preparer.h"
 #include "convert/interrupt.h"
+#include "convert/pipeline/companions.h"
 #include "convert/pipeline/folder_report.h"
 #include "convert/pipeline/journal.h"
 #include "convert/pipeline/output_layout.h"
@@ -54,45 +55,6 @@ Json fingerprint(const FolderJob& job, const FolderPlan& plan,
           {"keep_tied", job.ledger.keep_tied},
           {"stem", plan.naming.stem},
           {"part_size_bytes", job.part_size_bytes}};
-}
-
-Json description_of(const FolderPlan& plan) {
-  formats::Description description;
-  description.model_quant_type = formats::scheme_row(plan.recipe.main_scheme()).tag;
-  description.version = "1.0.0";
-  description.group_size = plan.recipe.group_size();
-  if (plan.recipe.attention == formats::Scheme::kC8) description.kv_quant_type = "C8";
-  if (plan.recipe.attention == formats::Scheme::kFaQuant) description.fa_quant_type = "FAQuant";
-  for (const OutputModule* output : plan.ledger.modules_in_order()) {
-    for (const OutputTensor& tensor : output->tensors) {
-      description.tensors.emplace_back(tensor.name, formats::scheme_row(tensor.scheme).tag);
-    }
-  }
-  return formats::description_json(description);
-}
-
-Json rewritten_config(const FolderJob& job, const FolderPlan& plan) {
-  Json changes = {{"torch_dtype", formats::torch_dtype_name(plan.ledger.model_dtype)}};
-  std::vector<std::string> removed{"quantization_config", "compression_config"};
-  if (plan.config_document.contains("dtype")) {
-    // The newer spelling beside the one that engines know must not contradict it.
-    if (plan.config_document.contains("torch_dtype")) {
-      changes["dtype"] = changes["torch_dtype"];
-    } else {
-      removed.emplace_back("dtype");
-    }
-  }
-  if (plan.recipe.rotate && plan.config.tie_word_embeddings) changes["tie_word_embeddings"] = false;
-  if (job.recipe) {
-    const formats::SchemeRow& scheme = formats::scheme_row(plan.recipe.main_scheme());
-    Json grouping = {{"group_size", plan.recipe.group_size()}};
-    if (plan.recipe.attention == formats::Scheme::kC8) grouping["kv_quant_type"] = "C8";
-    if (plan.recipe.attention == formats::Scheme::kFaQuant) grouping["fa_quant_type"] = "FAQuant";
-    changes["quantize"] = scheme.quantize;
-    changes["quantization_config"] = grouping;
-    if (scheme.scheme == formats::Scheme::kW8A16) changes["quantization"] = grouping;
-  }
-  return formats::rewrite_config(plan.config_document, changes, removed);
 }
 
 void check_disk_space(const FolderJob& job, uint64_t needed_bytes) {
@@ -286,7 +248,8 @@ class FolderRun {
   }
 
   void write_companions(const fs::path& folder) const {
-    formats::write_text_file(folder / "config.json", rewritten_config(job_, plan_).dump(2) + "\n");
+    formats::write_text_file(folder / "config.json",
+                             rewritten_config(plan_, job_.recipe.has_value()).dump(2) + "\n");
     if (!layout_.index_name().empty()) {
       formats::write_text_file(folder / layout_.index_name(), layout_.index_json().dump(2) + "\n");
     }

@@ -11,6 +11,7 @@
 
 #include "formats/error.h"
 #include "quant/kernels/gemm_w8a8/kernels.h"
+#include "quant/kernels/gemm_w8a8/pack_kernels.h"
 
 namespace llmq::quant {
 namespace {
@@ -76,26 +77,36 @@ PackedInt8::PackedInt8(int64_t n, int64_t k) : n_(n), k_(k) {
 }
 
 PackedInt8 PackedInt8::pack(const int8_t* weights, int64_t n, int64_t k, int64_t row_stride,
-                            ThreadTeam& team) {
+                            ThreadTeam& team, Isa isa) {
   check_extents(n, k, row_stride);
   PackedInt8 packed(n, k);
   if (n == 0 || k == 0) return packed;
   // Static: memory belongs to the NUMA node of the thread that touches it first.
   team.parallel_for(
-      packed.n_panels(), [&](int64_t panel, int) { packed.pack_panel(weights, row_stride, panel); },
+      packed.n_panels(),
+      [&](int64_t panel, int) {
+        packed.pack_panel(weights, row_stride, panel, isa != Isa::kScalar);
+      },
       Partition::kStatic);
   return packed;
 }
 
-void PackedInt8::pack_panel(const int8_t* weights, int64_t row_stride, int64_t panel) {
+void PackedInt8::pack_panel(const int8_t* weights, int64_t row_stride, int64_t panel,
+                            bool is_wide) {
   int8_t* out = data_.get() + panel * panel_size_bytes();
   const int64_t n_rows = std::min<int64_t>(kPanelCols, n_ - panel * kPanelCols);
   const int8_t* first_row = weights + panel * kPanelCols * row_stride;
+  int32_t* sums = row_sums_.data() + panel * kPanelCols;
   const int64_t n_whole_groups = k_ / kGroup;
   // Only lines without padding are written completely below.
   const int64_t first_padded = n_rows < kPanelCols ? 0 : n_whole_groups * kLineBytes;
   std::memset(out + first_padded, 0, static_cast<size_t>(panel_size_bytes() - first_padded));
-  for (int64_t group = 0; group < n_whole_groups; ++group) {
+  int64_t packed_k = 0;
+  if (is_wide && n_rows == kPanelCols) {
+    packed_k = k_ / kPackBlockK * kPackBlockK;
+    pack_lines_avx2(first_row, row_stride, packed_k / kPackBlockK, out, sums);
+  }
+  for (int64_t group = packed_k / kGroup; group < n_whole_groups; ++group) {
     for (int64_t row = 0; row < n_rows; ++row) {
       std::memcpy(out + (group * kPanelCols + row) * kGroup,
                   first_row + row * row_stride + group * kGroup, kGroup);
@@ -105,9 +116,9 @@ void PackedInt8::pack_panel(const int8_t* weights, int64_t row_stride, int64_t p
     const int8_t* from = first_row + row * row_stride;
     const int64_t tail = n_whole_groups * kGroup;
     std::copy(from + tail, from + k_, out + (n_whole_groups * kPanelCols + row) * kGroup);
-    uint32_t sum = 0;
-    for (int64_t i = 0; i < k_; ++i) sum += static_cast<uint32_t>(from[i]);
-    row_sums_[static_cast<size_t>(panel * kPanelCols + row)] = static_cast<int32_t>(sum);
+    auto sum = static_cast<uint32_t>(sums[row]);
+    for (int64_t i = packed_k; i < k_; ++i) sum += static_cast<uint32_t>(from[i]);
+    sums[row] = static_cast<int32_t>(sum);
   }
 }
 

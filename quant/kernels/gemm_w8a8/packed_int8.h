@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "quant/kernels/cpu.h"
 #include "quant/kernels/thread_team.h"
 
 namespace llmq::quant {
@@ -30,7 +31,7 @@ class PackedInt8 {
   /// where n > 1), at any alignment. Work is divided over `team`. Throws Error{kInternal} for
   /// extents that are negative or do not fit together, std::bad_alloc without memory.
   static PackedInt8 pack(const int8_t* weights, int64_t n, int64_t k, int64_t row_stride,
-                         ThreadTeam& team);
+                         ThreadTeam& team, Isa isa = active_isa());
 
   [[nodiscard]] int64_t n() const { return n_; }
   [[nodiscard]] int64_t k() const { return k_; }
@@ -58,7 +59,7 @@ class PackedInt8 {
 
   PackedInt8(int64_t n, int64_t k);
   static Bytes allocate(size_t size_bytes);
-  void pack_panel(const int8_t* weights, int64_t row_stride, int64_t panel);
+  void pack_panel(const int8_t* weights, int64_t row_stride, int64_t panel, bool is_wide);
 
   int64_t n_ = 0;
   int64_t k_ = 0;
