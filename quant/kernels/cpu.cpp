@@ -111,6 +111,11 @@ bool isa_supported(Isa isa) {
   return supported.at(static_cast<size_t>(isa));
 }
 
+bool has_avx512_vbmi2() {
+  static const bool has = isa_supported(Isa::kAvx512Vnni) && has_bits(cpuid(7, 0).ecx, {6});
+  return has;
+}
+
 std::vector<Isa> supported_isas() {
   std::vector<Isa> isas;
   for (Isa isa : kAllIsas) {

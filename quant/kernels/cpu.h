@@ -21,6 +21,10 @@ std::string_view isa_name(Isa isa);
 /// AVX-VNNI. Thread safe.
 bool isa_supported(Isa isa);
 
+/// True when kAvx512Vnni is supported and the CPU has AVX512-VBMI2 as well (VPEXPANDB; from Ice
+/// Lake and Zen 4 on): instructions that no Isa stands for. Thread safe.
+bool has_avx512_vbmi2();
+
 /// The supported ones in ascending order; the first is kScalar. Thread safe.
 std::vector<Isa> supported_isas();
 
