@@ -130,6 +130,11 @@ std::string_view why_not_amx() {
   return detected().amx_refusal;
 }
 
+bool has_avx512_vbmi2() {
+  static const bool has = isa_supported(Isa::kAvx512Vnni) && has_bits(cpuid(7, 0).ecx, {6});
+  return has;
+}
+
 std::vector<Isa> supported_isas() {
   std::vector<Isa> isas;
   for (Isa isa : kAllIsas) {

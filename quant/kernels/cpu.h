@@ -24,6 +24,10 @@ bool isa_supported(Isa isa);
 /// Why kAmx is not supported, as a phrase; empty where it is. Thread safe; static storage.
 std::string_view why_not_amx();
 
+/// True when kAvx512Vnni is supported and the CPU has AVX512-VBMI2 as well (VPEXPANDB; from Ice
+/// Lake and Zen 4 on): instructions that no Isa stands for. Thread safe.
+bool has_avx512_vbmi2();
+
 /// The supported ones in ascending order; the first is kScalar. Thread safe.
 std::vector<Isa> supported_isas();
 

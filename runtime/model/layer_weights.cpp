@@ -12,8 +12,10 @@
 #include "formats/dialect.h"
 #include "formats/error.h"
 #include "formats/float16.h"
+#include "quant/kernels/gemm_w8a8sc/gemm_w8a8sc.h"
 #include "quant/static_w8a8.h"
 #include "runtime/attention/attention.h"
+#include "runtime/model/compressed_weights.h"
 #include "runtime/model/int4_weights.h"
 
 namespace llmq::runtime {
@@ -199,6 +201,7 @@ void WeightLoader::set_codes(const std::string& module, const StoredTensor& tens
   if ((is_int4 || linear.scheme == Scheme::kW8A16) && scale != nullptr) {
     linear.group_size = group_size_of(*scale, linear.n_in);
   }
+  if (linear.scheme == Scheme::kW8A8SC) return;  // its own container says its extents
   if (!is_int4) return check_shape(tensor, {linear.n_out, linear.n_in});
   packed_int4_.push_back(packed_int4(tensor, linear.n_out, linear.n_in, linear.group_size, team_));
   converted_size_bytes_ += packed_int4_.back().size_bytes();
@@ -236,9 +239,27 @@ void WeightLoader::add_scheme_tensors(const std::string& module, LinearWeights& 
     if (skips_weight_scale && rule.suffix.starts_with(".weight_")) continue;
     add_scheme_tensor(module + std::string(rule.suffix), rule, linear);
   }
-  if (formats::scheme_row(linear.scheme).activation_bits != 8 || linear.dtype != DType::kI8) return;
-  packed_.push_back(quant::PackedInt8::pack(reinterpret_cast<const int8_t*>(linear.weight.data()),
-                                            linear.n_out, linear.n_in, linear.n_in, team_));
+  if (formats::scheme_row(linear.scheme).activation_bits == 8 && linear.dtype == DType::kI8)
+    pack_codes(module, linear);
+}
+
+void WeightLoader::pack_codes(const std::string& module, LinearWeights& linear) {
+  const auto [n_out, n_in] = std::pair{linear.n_out, linear.n_in};
+  const auto keep = [&](quant::PackedW8A8sc packed) {
+    packed_sc_.push_back(std::move(packed));
+    converted_size_bytes_ += packed_sc_.back().size_bytes();
+    linear.packed_sc = &packed_sc_.back();
+  };
+  if (linear.scheme == Scheme::kW8A8SC)
+    return keep(load_compressed(checkpoint_, module, {n_out, n_in, 0, n_out}, team_));
+  const auto* codes = reinterpret_cast<const int8_t*>(linear.weight.data());
+  if (linear.scheme == Scheme::kW8A8S && quant::w8a8sc_pays(0.0)) {
+    auto packed = quant::PackedW8A8sc::pack(codes, n_out, n_in, n_in, team_);
+    const double escaped =
+        static_cast<double>(packed.n_escapes()) / static_cast<double>(n_out * n_in);
+    if (quant::w8a8sc_pays(escaped)) return keep(std::move(packed));
+  }
+  packed_.push_back(quant::PackedInt8::pack(codes, n_out, n_in, n_in, team_));
   converted_size_bytes_ += packed_.back().size_bytes();
   linear.packed = &packed_.back();
 }

@@ -77,7 +77,8 @@ struct WeightSource {
 /// Makes views of a checkpoint's tensors by the architecture and scheme tables, in all the
 /// spellings of formats/dialect.h. Large matrices stay where the file is mapped, except those that
 /// a kernel reads in an order of its own (int8 ones with int8 activations, int4), which are packed
-/// once. Norms, biases, scales and offsets are converted to float32 once. Both live as long as this
+/// once (sparse ones to about half their size; compressed ones without ever being expanded). Norms,
+/// biases, scales and offsets are converted to float32 once. Both live as long as this
 /// object. Not thread-safe.
 class WeightLoader {
  public:
@@ -115,6 +116,7 @@ class WeightLoader {
                  LinearWeights& linear);
   [[nodiscard]] int64_t group_size_of(const formats::StoredTensor& scale, int64_t n_in) const;
   void add_scheme_tensors(const std::string& module, LinearWeights& linear);
+  void pack_codes(const std::string& module, LinearWeights& linear);
   void set_input_scale(const std::string& name, float scale, LinearWeights& linear) const;
   NormWeights norm(formats::Role role, int64_t layer_index);
   std::span<const float> head_norm(formats::Role role, int64_t layer_index);
@@ -130,6 +132,7 @@ class WeightLoader {
   TensorVectors vectors_;
   std::deque<quant::PackedInt4> packed_int4_;
   std::deque<quant::PackedInt8> packed_;
+  std::deque<quant::PackedW8A8sc> packed_sc_;
   uint64_t converted_size_bytes_ = 0;
 };
 

@@ -14,6 +14,7 @@
 #include "quant/kernels/gemm_w4a16/gemm_w4a16.h"
 #include "quant/kernels/gemm_w8a16/gemm_w8a16.h"
 #include "quant/kernels/gemm_w8a8/gemm_w8a8.h"
+#include "quant/kernels/gemm_w8a8sc/gemm_w8a8sc.h"
 
 namespace llmq::runtime {
 namespace {
@@ -130,6 +131,17 @@ void apply_w8a8(const LinearWeights& linear, const ConstMatrixF32& x, const Matr
   const auto size = static_cast<size_t>(x.n_rows * linear.n_in);
   if (codes.size() < size) codes.resize(size);
   quant::quantize_rows(x, linear.activation, codes.data(), linear.n_in, team);
+  if (linear.packed_sc != nullptr) {
+    quant::gemm_w8a8sc({.x = codes.data(),
+                        .m = x.n_rows,
+                        .x_stride = linear.n_in,
+                        .weights = linear.packed_sc,
+                        .quant_bias = linear.quant_bias,
+                        .deq_scale = linear.deq_scale,
+                        .y = y},
+                       team);
+    return;
+  }
   quant::gemm_w8a8({.x = codes.data(),
                     .m = x.n_rows,
                     .x_stride = linear.n_in,
@@ -161,11 +173,22 @@ void apply_dynamic(const LinearWeights& linear, const ConstMatrixF32& x, const M
 }
 
 /// deq_scale is input_scale · weight_scale, and files need not hold the latter.
-void widen_w8a8(const LinearWeights& linear, int64_t row, std::span<float> out) {
-  const auto* codes = reinterpret_cast<const int8_t*>(linear.weight.data()) + row * linear.n_in;
+void widen_codes(const LinearWeights& linear, int64_t row, const int8_t* codes,
+                 std::span<float> out) {
   const float scale = linear.deq_scale[row] / linear.activation.scale;
   for (int64_t i = 0; i < linear.n_in; ++i)
     out[static_cast<size_t>(i)] = static_cast<float>(codes[i]) * scale;
+}
+
+void widen_w8a8(const LinearWeights& linear, int64_t row, std::span<float> out) {
+  const auto* codes = reinterpret_cast<const int8_t*>(linear.weight.data()) + row * linear.n_in;
+  widen_codes(linear, row, codes, out);
+}
+
+void widen_compressed(const LinearWeights& linear, int64_t row, std::span<float> out) {
+  std::vector<int8_t> codes(out.size());
+  linear.packed_sc->read_row(row, codes.data());
+  widen_codes(linear, row, codes.data(), out);
 }
 
 bool is_int8(DType dtype) {
@@ -187,6 +210,13 @@ void check_int4_extents(const LinearWeights& linear) {
                                        packed->k(), linear.n_out, linear.n_in));
 }
 
+void check_compressed_extents(const LinearWeights& linear) {
+  const quant::PackedW8A8sc* packed = linear.packed_sc;
+  if (packed == nullptr || (packed->n() == linear.n_out && packed->k() == linear.n_in)) return;
+  throw formats::bad_input(fmt::format("has [{}, {}] codes where [{}, {}] are needed", packed->n(),
+                                       packed->k(), linear.n_out, linear.n_in));
+}
+
 std::string_view nothing_missing(const LinearWeights& /*linear*/) {
   return {};
 }
@@ -200,10 +230,14 @@ std::string_view missing_of_int4(const LinearWeights& linear) {
 }
 
 std::string_view missing_of_static(const LinearWeights& linear) {
-  if (linear.packed == nullptr) return "packed weight";
+  if (linear.packed == nullptr && linear.packed_sc == nullptr) return "packed weight";
   if (linear.quant_bias == nullptr) return "quant_bias";
   if (linear.deq_scale == nullptr) return "deq_scale";
   return linear.activation.scale > 0 ? "" : "input_scale above zero";
+}
+
+std::string_view missing_of_compressed(const LinearWeights& linear) {
+  return linear.packed_sc == nullptr ? "packed weight" : missing_of_static(linear);
 }
 
 std::string_view missing_of_dynamic(const LinearWeights& linear) {
@@ -218,7 +252,7 @@ std::string_view missing_of_mix(const LinearWeights& linear) {
 }
 
 /// A scheme that can be executed is one row here.
-constexpr std::array<SchemeKernels, 7> kSchemeKernels{{
+constexpr std::array<SchemeKernels, 8> kSchemeKernels{{
     {Scheme::kFloat, formats::is_weight_float, check_stored_extents, nothing_missing, apply_float,
      widen_float},
     {Scheme::kW8A16, is_int8, check_stored_extents, missing_of_weight_only, apply_w8a16,
@@ -226,6 +260,8 @@ constexpr std::array<SchemeKernels, 7> kSchemeKernels{{
     {Scheme::kW4A16, is_int8, check_int4_extents, missing_of_int4, apply_w4a16, widen_w4a16},
     {Scheme::kW8A8, is_int8, check_stored_extents, missing_of_static, apply_w8a8, widen_w8a8},
     {Scheme::kW8A8S, is_int8, check_stored_extents, missing_of_static, apply_w8a8, widen_w8a8},
+    {Scheme::kW8A8SC, is_int8, check_compressed_extents, missing_of_compressed, apply_w8a8,
+     widen_compressed},
     {Scheme::kW8A8Dynamic, is_int8, check_stored_extents, missing_of_dynamic, apply_dynamic,
      widen_w8a16},
     {Scheme::kW8A8Mix, is_int8, check_stored_extents, missing_of_mix, apply_dynamic, widen_w8a16,

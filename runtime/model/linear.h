@@ -10,6 +10,7 @@
 #include "quant/kernels/gemm_w4a16/packed_int4.h"
 #include "quant/kernels/gemm_w8a8/packed_int8.h"
 #include "quant/kernels/gemm_w8a8/quantize_rows.h"
+#include "quant/kernels/gemm_w8a8sc/packed_w8a8sc.h"
 #include "quant/kernels/thread_team.h"
 #include "runtime/attention/phase.h"
 
@@ -21,7 +22,7 @@ struct LinearWeights {
   formats::Scheme scheme = formats::Scheme::kFloat;
   /// Of `weight`: F32, BF16 or F16 for kFloat, I8 for all others.
   formats::DType dtype = formats::DType::kF32;
-  /// [n_out, n_in] row-major in `dtype`, at any alignment; kW4A16: as stored, and not read.
+  /// [n_out, n_in] row-major in `dtype`, at any alignment; kW4A16, kW8A8SC: as stored, and not read.
   std::span<const std::byte> weight;
   int64_t n_out = 0;
   int64_t n_in = 0;
@@ -31,7 +32,8 @@ struct LinearWeights {
   const float* scale = nullptr;
   /// As scale; null for zeros. Weight-only schemes.
   const float* offset = nullptr;
-  /// float32 [n_out], or null for none. kW8A8, kW8A8S: always null, quant_bias carries it.
+  /// float32 [n_out], or null for none. kW8A8, kW8A8S, kW8A8SC: always null, quant_bias
+  /// carries it.
   const float* bias = nullptr;
 
   /// kW4A16: the weight, [n_out, n_in], as the kernel reads it.
@@ -39,7 +41,9 @@ struct LinearWeights {
 
   // Schemes with int8 activations.
   const quant::PackedInt8* packed = nullptr;  ///< the weight, [n_out, n_in], as the kernel reads it
-  // kW8A8, kW8A8S and decoding of kW8A8Mix: y = (codes(x) · Wᵀ + quant_bias) · deq_scale.
+  /// Instead of `packed`, kW8A8S and kW8A8SC (always).
+  const quant::PackedW8A8sc* packed_sc = nullptr;
+  // kW8A8, kW8A8S, kW8A8SC and decoding of kW8A8Mix: y = (codes(x) · Wᵀ + quant_bias) · deq_scale.
   // kW8A8Dynamic and prefill of kW8A8Mix, with a scale s per row of x from its largest magnitude:
   // y = (codes(x) · Wᵀ) · scale · s + bias.
   quant::ActivationRule activation = {};  ///< how x becomes codes

@@ -73,7 +73,7 @@ function check_isa(file, origin,   i, target) {
 }
 END {
   for (file in seen)
-    if (file ~ /(^|[\/_])(avx2|avxvnni|avx512|avx512vnni|amx)\.cpp$/ && storey_rank(file) < 5) check_isa(file, file)
+    if (file ~ /(^|[\/_])(avx2|avxvnni|avx512|avx512vnni|avx512vbmi2|amx)\.cpp$/ && storey_rank(file) < 5) check_isa(file, file)
   exit failed
 }
 AWK

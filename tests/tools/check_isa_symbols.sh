@@ -8,7 +8,7 @@ build=${1:?usage: check_isa_symbols.sh BUILD_FOLDER}
 
 objects=$(find "$build" -path '*llmq_*.dir*' -name '*.cpp.o' | sort)
 [[ -n $objects ]] || { echo "no object files in $build"; exit 2; }
-grep -qE '[/_](avx2|avxvnni|avx512|avx512vnni|amx)\.cpp\.o$' <<<"$objects" ||
+grep -qE '[/_](avx2|avxvnni|avx512|avx512vnni|avx512vbmi2|amx)\.cpp\.o$' <<<"$objects" ||
   { echo "no object file of an instruction set in $build"; exit 2; }
 
 # A weak function ('W') is one that several objects may define.
@@ -21,7 +21,7 @@ xargs nm --defined-only --demangle --print-file-name <<<"$objects" | awk '
     name = rest
     sub(/^[0-9a-f]+ W /, "", name)
     flags = "generic"
-    if (match(object, /[\/_](avx2|avxvnni|avx512|avx512vnni|amx)\.cpp\.o$/)) {
+    if (match(object, /[\/_](avx2|avxvnni|avx512|avx512vnni|avx512vbmi2|amx)\.cpp\.o$/)) {
       flags = substr(object, RSTART, RLENGTH)
       gsub(/^[\/_]|\.cpp\.o$/, "", flags)
     }

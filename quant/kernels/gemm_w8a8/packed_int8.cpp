@@ -1,12 +1,9 @@
 #include "quant/kernels/gemm_w8a8/packed_int8.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <utility>
 
 #include "formats/error.h"
@@ -16,8 +13,7 @@
 namespace llmq::quant {
 namespace {
 
-constexpr size_t kHugePageBytes = size_t{2} << 20;
-constexpr size_t kLineBytes = 64;
+constexpr int64_t kLineBytes = 64;
 
 int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -40,22 +36,6 @@ void check_extents(int64_t n, int64_t k, int64_t row_stride) {
 
 }  // namespace
 
-void PackedInt8::Free::operator()(int8_t* p) const {
-  std::free(p);
-}
-
-// A sweep through many megabytes in pages of 4 KiB misses the TLB at every page: large matrices ask
-// for huge pages, except for their last part, which would pad each of them to a multiple of 2 MiB.
-PackedInt8::Bytes PackedInt8::allocate(size_t size_bytes) {
-  const size_t huge_size_bytes = size_bytes / kHugePageBytes * kHugePageBytes;
-  const size_t alignment = huge_size_bytes > 0 ? kHugePageBytes : kLineBytes;
-  void* data = nullptr;
-  if (posix_memalign(&data, alignment, size_bytes) != 0) throw std::bad_alloc();
-  // Advice only: where it is refused, pages are small.
-  if (huge_size_bytes > 0) madvise(data, huge_size_bytes, MADV_HUGEPAGE);
-  return Bytes(static_cast<int8_t*>(data));
-}
-
 PackedInt8::PackedInt8(PackedInt8&& other) noexcept
     : n_(std::exchange(other.n_, 0)),
       k_(std::exchange(other.k_, 0)),
@@ -72,7 +52,7 @@ PackedInt8& PackedInt8::operator=(PackedInt8&& other) noexcept {
 
 PackedInt8::PackedInt8(int64_t n, int64_t k) : n_(n), k_(k) {
   const auto size_bytes = static_cast<size_t>(n_panels() * panel_size_bytes());
-  if (size_bytes > 0) data_ = allocate(size_bytes);
+  if (size_bytes > 0) data_ = allocate_huge(size_bytes);
   row_sums_.resize(static_cast<size_t>(n_panels() * kPanelCols));
 }
 

@@ -1,11 +1,10 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "quant/kernels/cpu.h"
+#include "quant/kernels/huge_bytes.h"
 #include "quant/kernels/thread_team.h"
 
 namespace llmq::quant {
@@ -52,18 +51,12 @@ class PackedInt8 {
   [[nodiscard]] const int32_t* row_sums() const { return row_sums_.data(); }
 
  private:
-  struct Free {
-    void operator()(int8_t* p) const;
-  };
-  using Bytes = std::unique_ptr<int8_t, Free>;
-
   PackedInt8(int64_t n, int64_t k);
-  static Bytes allocate(size_t size_bytes);
   void pack_panel(const int8_t* weights, int64_t row_stride, int64_t panel, bool is_wide);
 
   int64_t n_ = 0;
   int64_t k_ = 0;
-  Bytes data_;
+  HugeBytes data_;
   std::vector<int32_t> row_sums_;
 };
 

@@ -126,8 +126,8 @@ TEST(ModelLoading, scales_must_be_there_have_the_right_shape_and_be_finite) {
 
 TEST(ModelLoading, what_cannot_be_executed_is_refused_not_ignored) {
   Folder folder("qwen2-untied", true);
-  folder.description[kQ] = "W8A8SC";
-  EXPECT_THAT(load_error(folder), HasSubstr("W8A8SC"));
+  folder.description[kQ] = "FAQuant";
+  EXPECT_THAT(load_error(folder), HasSubstr("FAQuant cannot be executed"));
   folder = Folder("qwen2-untied", true);
   folder.description["kv_quant_type"] = "C9";
   EXPECT_THAT(load_error(folder), HasSubstr("C9"));
