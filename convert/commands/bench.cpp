@@ -6,6 +6,7 @@
 
 #include "convert/commands/commands.h"
 #include "convert/commands/model_options.h"
+#include "convert/commands/ranks.h"
 #include "convert/interrupt.h"
 #include "convert/report/table.h"
 #include "formats/error.h"
@@ -175,13 +176,13 @@ std::string table_text(const formats::Json& list) {
   return table.text();
 }
 
-int run_bench(const BenchOptions& options, Console& console, const CommonOptions& common) {
+int run_bench(const BenchOptions& options, const RankPlace& place) {
   const std::vector<BenchCase> cases = parse_cases(options.cases);
   const std::unique_ptr<runtime::Model> model =
-      runtime::Model::load(options.model.folder, model_options(options.model, common));
+      runtime::Model::load(place.folder, model_options(options.model, place));
   formats::Json list = formats::Json::array();
   for (const BenchCase& one : cases) list.push_back(measure(*model, one, options));
-  console.result(list, options.csv ? csv_text(list) : table_text(list));
+  place.console->result(list, options.csv ? csv_text(list) : table_text(list));
   return 0;
 }
 
@@ -201,7 +202,9 @@ void add_bench_command(CLI::App& app, const ChooseAction& choose) {
   command->footer(kFooter);
   command->callback([options, choose] {
     choose([options](Console& console, const CommonOptions& common) {
-      return run_bench(*options, console, common);
+      return run_over_ranks(options->model, console, common, [&](const RankPlace& place) {
+        return run_bench(*options, place);
+      });
     });
   });
 }

@@ -17,10 +17,12 @@ struct ModelCommandOptions {
   bool allow_extrapolation = false;
   std::string emulate = "spec";
   std::string phase;  ///< empty: as tokens are fed
+  int64_t tp = 0;     ///< ranks; 0: as many as the folder was cut for
+  std::string reduce;  ///< empty: int32, or float32 where an engine is emulated
 };
 
-/// Adds --model_path, --kv, --prefill-chunk, --page-size, --allow-extrapolation, --emulate and
-/// --phase.
+/// Adds --model_path, --kv, --prefill-chunk, --page-size, --allow-extrapolation, --emulate,
+/// --phase, --tp and --reduce.
 void add_model_options(CLI::App& command, ModelCommandOptions& options);
 
 /// The runtime's options for them. Throws Error{kUsage} for an unknown --emulate.

@@ -6,6 +6,7 @@
 #include "convert/commands/embed_texts.h"
 #include "convert/commands/model_options.h"
 #include "convert/commands/prompts.h"
+#include "convert/commands/ranks.h"
 #include "convert/interrupt.h"
 #include "formats/error.h"
 #include "runtime/model/generate.h"
@@ -54,14 +55,15 @@ void show(Console& console, const RunOptions& options, formats::Json document,
   console.result(document, text);
 }
 
-int run_model(const RunOptions& options, Console& console, const CommonOptions& common) {
-  if (options.is_embedding) check_pooling(options.model.folder);
+int run_model(const RunOptions& options, const RankPlace& place) {
+  Console& console = *place.console;
+  if (options.is_embedding) check_pooling(place.folder);
   const std::unique_ptr<runtime::Model> model =
-      runtime::Model::load(options.model.folder, model_options(options.model, common));
-  const std::optional<runtime::Tokenizer> tokenizer = load_tokenizer(options.model.folder);
+      runtime::Model::load(place.folder, model_options(options.model, place));
+  const std::optional<runtime::Tokenizer> tokenizer = load_tokenizer(place.folder);
   PromptOptions prompt_options = options.prompt;
   prompt_options.is_embedding = options.is_embedding;
-  const std::vector<Prompt> prompts = read_prompts(prompt_options, options.model.folder, tokenizer);
+  const std::vector<Prompt> prompts = read_prompts(prompt_options, place.folder, tokenizer);
   if (options.is_embedding) {
     EmbedResult result = embed_prompts(*model, prompts, options.max_batch_size, console);
     show(console, options, std::move(result.document), result.text);
@@ -144,7 +146,9 @@ void add_run_command(CLI::App& app, const ChooseAction& choose) {
   command->footer(kFooter);
   command->callback([options, choose] {
     choose([options](Console& console, const CommonOptions& common) {
-      return run_model(*options, console, common);
+      return run_over_ranks(options->model, console, common, [&](const RankPlace& place) {
+        return run_model(*options, place);
+      });
     });
   });
 }
