@@ -46,8 +46,9 @@ struct Evaluated {
 
 Evaluated load(const std::filesystem::path& folder, const runtime::ModelOptions& options) {
   Evaluated loaded;
+  const std::filesystem::path& side = options.side_folder.empty() ? folder : options.side_folder;
   // The tokenizer first: it takes less time to find that there is none.
-  loaded.tokenizer = std::make_unique<runtime::Tokenizer>(runtime::Tokenizer::load(folder));
+  loaded.tokenizer = std::make_unique<runtime::Tokenizer>(runtime::Tokenizer::load(side));
   loaded.model = runtime::Model::load(folder, options);
   return loaded;
 }
@@ -102,6 +103,7 @@ void measure_text(const EvalJob& job, std::string_view text, EvalReport& report)
   if (!job.options.reference_path.empty() && job.place.is_first()) {
     runtime::ModelOptions whole = model_options(job.options.model, job.place);
     whole.ranks = nullptr;
+    whole.side_folder.clear();
     reference = load(job.options.reference_path, whole);
     runtime::check_same_tokenizer(*job.evaluated.tokenizer, *reference.tokenizer,
                                   text.substr(0, kSampleBytes));
@@ -226,9 +228,8 @@ void add_eval_command(CLI::App& app, const ChooseAction& choose) {
   command->callback([options, choose] {
     choose([options](Console& console, const CommonOptions& common) {
       check_eval_options(*options);
-      return run_over_ranks(options->model, console, common, [&](const RankPlace& place) {
-        return run_eval(*options, place);
-      });
+      return run_over_ranks(options->model, console, common,
+                            [&](const RankPlace& place) { return run_eval(*options, place); });
     });
   });
 }

@@ -16,8 +16,8 @@ struct ModelCommandOptions {
   int64_t page_size = 128;
   bool allow_extrapolation = false;
   std::string emulate = "spec";
-  std::string phase;  ///< empty: as tokens are fed
-  int64_t tp = 0;     ///< ranks; 0: as many as the folder was cut for
+  std::string phase;   ///< empty: as tokens are fed
+  int64_t tp = 0;      ///< ranks; 0: as many as the folder was cut for
   std::string reduce;  ///< empty: int32, or float32 where an engine is emulated
 };
 

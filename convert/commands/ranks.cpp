@@ -43,10 +43,10 @@ std::optional<ShardedFolder> open_sharded(const ModelCommandOptions& options) {
   ShardedFolder folder{path, read_manifest(path), {}};
   folder.document = manifest_json(folder.manifest);
   if (options.tp != 0 && options.tp != folder.manifest.tp) {
-    throw bad_input(fmt::format("{}: was cut for {} ranks, not {}; run it with --tp {} or cut the "
-                                "model again",
-                                options.folder, folder.manifest.tp, options.tp,
-                                folder.manifest.tp));
+    throw bad_input(
+        fmt::format("{}: was cut for {} ranks, not {}; run it with --tp {} or cut the "
+                    "model again",
+                    options.folder, folder.manifest.tp, options.tp, folder.manifest.tp));
   }
   return folder;
 }
@@ -57,10 +57,9 @@ int run_as_threads(const ShardedFolder& folder, const RankPlace& all, const Rank
   runtime::run_thread_ranks(tp, [&](runtime::Communicator& ranks) {
     Console silent(all.common.json, LogLevel::kQuiet);
     silent.mute();
-    RankPlace place{folder.part(ranks.rank()), &ranks, all.common,
+    RankPlace place{folder.part(ranks.rank()), folder.path, &ranks, all.common,
                     ranks.rank() == 0 ? all.console : &silent};
-    place.common.n_threads =
-        static_cast<int>(std::max<int64_t>(1, thread_count(all.common) / tp));
+    place.common.n_threads = static_cast<int>(std::max<int64_t>(1, thread_count(all.common) / tp));
     const int code = body(place);
     if (ranks.rank() == 0) exit_code = code;
   });
@@ -85,7 +84,7 @@ int run_as_process(const ShardedFolder& folder, const RankPlace& all, const Rank
       [&](runtime::Communicator& ranks) {
         Console silent(all.common.json, LogLevel::kQuiet);
         silent.mute();
-        const RankPlace place{folder.part(ranks.rank()), &ranks, all.common,
+        const RankPlace place{folder.part(ranks.rank()), folder.path, &ranks, all.common,
                               ranks.rank() == 0 ? all.console : &silent};
         const int code = body(place);
         if (ranks.rank() == 0) exit_code = code;
@@ -99,12 +98,13 @@ int run_as_process(const ShardedFolder& folder, const RankPlace& all, const Rank
 runtime::ModelOptions model_options(const ModelCommandOptions& options, const RankPlace& place) {
   runtime::ModelOptions result = model_options(options, place.common);
   result.ranks = place.ranks;
+  result.side_folder = place.side_folder;
   return result;
 }
 
 int run_over_ranks(const ModelCommandOptions& options, Console& console,
                    const CommonOptions& common, const RankBody& body) {
-  const RankPlace all{options.folder, nullptr, common, &console};
+  const RankPlace all{options.folder, options.folder, nullptr, common, &console};
   const std::optional<ShardedFolder> folder = open_sharded(options);
   if (!folder) return body(all);
   const int64_t n_launched = runtime::mpi_launched_ranks().value_or(1);

@@ -13,6 +13,7 @@ namespace llmq::convert {
 /// Where a command runs as one rank of several, or alone.
 struct RankPlace {
   std::filesystem::path folder;            ///< of the model, or of this rank's part of it
+  std::filesystem::path side_folder;       ///< with the tokenizer and the generation options
   runtime::Communicator* ranks = nullptr;  ///< null for a whole model
   CommonOptions common;                    ///< with this rank's share of the threads
   Console* console = nullptr;              ///< says nothing on ranks above 0

@@ -57,13 +57,13 @@ void show(Console& console, const RunOptions& options, formats::Json document,
 
 int run_model(const RunOptions& options, const RankPlace& place) {
   Console& console = *place.console;
-  if (options.is_embedding) check_pooling(place.folder);
+  if (options.is_embedding) check_pooling(place.side_folder);
   const std::unique_ptr<runtime::Model> model =
       runtime::Model::load(place.folder, model_options(options.model, place));
-  const std::optional<runtime::Tokenizer> tokenizer = load_tokenizer(place.folder);
+  const std::optional<runtime::Tokenizer> tokenizer = load_tokenizer(place.side_folder);
   PromptOptions prompt_options = options.prompt;
   prompt_options.is_embedding = options.is_embedding;
-  const std::vector<Prompt> prompts = read_prompts(prompt_options, place.folder, tokenizer);
+  const std::vector<Prompt> prompts = read_prompts(prompt_options, place.side_folder, tokenizer);
   if (options.is_embedding) {
     EmbedResult result = embed_prompts(*model, prompts, options.max_batch_size, console);
     show(console, options, std::move(result.document), result.text);
@@ -146,9 +146,8 @@ void add_run_command(CLI::App& app, const ChooseAction& choose) {
   command->footer(kFooter);
   command->callback([options, choose] {
     choose([options](Console& console, const CommonOptions& common) {
-      return run_over_ranks(options->model, console, common, [&](const RankPlace& place) {
-        return run_model(*options, place);
-      });
+      return run_over_ranks(options->model, console, common,
+                            [&](const RankPlace& place) { return run_model(*options, place); });
     });
   });
 }

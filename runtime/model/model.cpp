@@ -46,6 +46,14 @@ std::unique_ptr<Description> read_description_of(const std::filesystem::path& fo
   return path ? std::make_unique<Description>(formats::read_description(*path)) : nullptr;
 }
 
+/// Ranks share the configuration that stands beside their folders.
+std::filesystem::path config_folder(const std::filesystem::path& folder,
+                                    const ModelOptions& options) {
+  const bool is_shared =
+      !options.side_folder.empty() && !std::filesystem::exists(folder / "config.json");
+  return is_shared ? options.side_folder : folder;
+}
+
 /// The folder's weights; tells the configuration how their tensors are named.
 formats::Checkpoint open_checkpoint(const std::filesystem::path& folder, ModelConfig& config) {
   formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
@@ -64,8 +72,9 @@ ModelConfig config_of_rank(const ModelConfig& config, const Communicator* ranks)
 struct Model::State {
   State(const std::filesystem::path& folder, const ModelOptions& model_options)
       : options(model_options),
-        config(formats::read_model_config(folder)),
-        generation(read_generation_config(folder, config)),
+        config(formats::read_model_config(config_folder(folder, model_options))),
+        generation(read_generation_config(
+            model_options.side_folder.empty() ? folder : model_options.side_folder, config)),
         description(read_description_of(folder)),
         checkpoint(open_checkpoint(folder, config)),
         own_config(config_of_rank(config, model_options.ranks)),

@@ -40,8 +40,7 @@ void sums_over_ranks(const LinearWeights& linear, int64_t n_rows, const int32_t*
                          .sums = scratch.sums.data(),
                          .sums_stride = linear.n_out},
                         team);
-  linear.ranks->sum(
-      std::span(scratch.sums).first(static_cast<size_t>(n_rows * linear.n_out)));
+  linear.ranks->sum(std::span(scratch.sums).first(static_cast<size_t>(n_rows * linear.n_out)));
 }
 
 }  // namespace

@@ -90,9 +90,9 @@ class MpiCommunicator final : public Communicator {
     if (mine.size() > kMostElements)
       throw Error(ErrorCode::kInternal, "more than 2^26 elements in one message");
     const int count = static_cast<int>(mine.size());
-    check(MPI_Allgather(mine.data(), count, MPI_FLOAT, all.data(), count, MPI_FLOAT,
-                        MPI_COMM_WORLD),
-          "gathering");
+    check(
+        MPI_Allgather(mine.data(), count, MPI_FLOAT, all.data(), count, MPI_FLOAT, MPI_COMM_WORLD),
+        "gathering");
   }
 
   void barrier() override { check(MPI_Barrier(MPI_COMM_WORLD), "meeting"); }

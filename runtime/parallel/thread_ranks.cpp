@@ -156,10 +156,9 @@ void run_thread_ranks(int64_t n_ranks, const std::function<void(Communicator&)>&
     for (int64_t rank = 1; rank < n_ranks; ++rank) threads.emplace_back(run, rank);
   } catch (const std::system_error& error) {
     const auto rank = static_cast<int64_t>(threads.size()) + 1;
-    meeting.fail(rank, std::make_exception_ptr(Error(
-                           ErrorCode::kMemory,
-                           fmt::format("no thread for rank {} of {}: {}", rank, n_ranks,
-                                       error.what()))));
+    meeting.fail(rank, std::make_exception_ptr(
+                           Error(ErrorCode::kMemory, fmt::format("no thread for rank {} of {}: {}",
+                                                                 rank, n_ranks, error.what()))));
   }
   run(0);
   for (std::thread& thread : threads) thread.join();

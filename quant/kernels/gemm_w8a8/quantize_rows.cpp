@@ -89,7 +89,8 @@ void quantize_rows_dynamic(const ConstMatrixF32& x, int8_t* codes, int64_t codes
     const float* from = x.data + row * x.row_stride;
     RowRange range;
     rounding.range[kFp32](from, x.n_cols, &range);
-    row_scale[row] = quantize_row(rounding, {from, static_cast<size_t>(x.n_cols)}, range.absmax, codes + row * codes_stride);
+    row_scale[row] = quantize_row(rounding, {from, static_cast<size_t>(x.n_cols)}, range.absmax,
+                                  codes + row * codes_stride);
   });
 }
 
@@ -108,8 +109,9 @@ void quantize_rows_by_maxima(const ConstMatrixF32& x, const float* maxima, int8_
   check(x, codes_stride);
   const RoundingKernels& rounding = rounding_kernels(isa);
   for_rows(x, team, [&](int64_t row) {
-    row_scale[row] = quantize_row(rounding, {x.data + row * x.row_stride, static_cast<size_t>(x.n_cols)}, maxima[row],
-                                  codes + row * codes_stride);
+    row_scale[row] =
+        quantize_row(rounding, {x.data + row * x.row_stride, static_cast<size_t>(x.n_cols)},
+                     maxima[row], codes + row * codes_stride);
   });
 }
 
