@@ -77,6 +77,8 @@ int report_parse_error(const CLI::App& app, const CLI::ParseError& error,
   return static_cast<int>(ErrorCode::kUsage);
 }
 
+}  // namespace
+
 int run_action(const CommandAction& action, Console& console, const CommonOptions& options) {
   try {
     return action(console, options);
@@ -92,8 +94,6 @@ int run_action(const CommandAction& action, Console& console, const CommonOption
     return static_cast<int>(ErrorCode::kInternal);
   }
 }
-
-}  // namespace
 
 int run_program(int argc, const char* const* argv) {
   install_signal_handlers();

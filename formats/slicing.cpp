@@ -167,6 +167,20 @@ int64_t Partition::share(Extent extent) const {
   return count(runs(extent, 0));
 }
 
+ModelConfig rank_config(const Partition& partition) {
+  ModelConfig config = partition.config();
+  const auto share = [&](Extent extent, int64_t& size) {
+    if (size > 0 && partition.fits(extent, 1)) size = partition.share(extent);
+  };
+  config.n_heads = partition.share(Extent::kQuery) / config.head_dim;
+  config.n_kv_heads = partition.share(Extent::kKeyValue) / config.head_dim;
+  share(Extent::kIntermediate, config.intermediate_size);
+  share(Extent::kMoeIntermediate, config.moe_intermediate_size);
+  share(Extent::kSharedIntermediate, config.shared_expert_intermediate_size);
+  share(Extent::kVocabulary, config.vocab_size);
+  return config;
+}
+
 std::vector<int64_t> legal_tp_sizes(const ModelConfig& config, std::span<const NamedCut> cuts) {
   const auto kinds = kinds_of(cuts);
   std::vector<int64_t> sizes;

@@ -98,6 +98,10 @@ class Partition {
   std::map<Extent, int64_t> padded_;
 };
 
+/// The configuration of what one rank holds: its heads, and its shares of the extents that can be
+/// shared (others stay whole, as those that no module of the model uses). All else is as it was.
+ModelConfig rank_config(const Partition& partition);
+
 /// What of a model, besides its table, decides how its tensors are cut.
 struct CutContext {
   const ModelConfig& config;

@@ -12,6 +12,7 @@
 #include "convert/commands/commands.h"
 #include "convert/commands/folder_options.h"
 #include "convert/commands/model_options.h"
+#include "convert/commands/ranks.h"
 #include "convert/interrupt.h"
 #include "formats/checkpoint.h"
 #include "formats/error.h"
@@ -120,13 +121,14 @@ void warm_up(runtime::Model& model, const std::vector<BenchCase>& cases) {
   run_bench_case(model, {n_tokens, 1});
 }
 
-int run_model_bench(const BenchOptions& options, Console& console, const CommonOptions& common) {
+int run_model_bench(const BenchOptions& options, const RankPlace& place) {
   const std::vector<BenchCase> cases = cases_of(options);
   std::unique_ptr<SyntheticModel> synthetic;
-  std::filesystem::path folder = options.model.folder;
-  ModelCommandOptions model_command = options.model;
-  if (folder.empty()) {
-    synthetic = make_synthetic(options, console, common);
+  std::filesystem::path folder = place.folder;
+  runtime::ModelOptions model_command = model_options(options.model, place);
+  if (options.model.folder.empty()) {
+    model_command.side_folder.clear();
+    synthetic = make_synthetic(options, *place.console, place.common);
     folder = synthetic->folder();
   }
   BenchContext context;
@@ -134,7 +136,7 @@ int run_model_bench(const BenchOptions& options, Console& console, const CommonO
   context.load.size_bytes = formats::Checkpoint::open(folder).size_bytes();
   const auto start = std::chrono::steady_clock::now();
   const std::unique_ptr<runtime::Model> model =
-      runtime::Model::load(folder, model_options(model_command, common));
+      runtime::Model::load(folder, model_command);
   context.load.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!options.skips_limits) context.limits = quant::measure_limits(model->team());
@@ -147,13 +149,17 @@ int run_model_bench(const BenchOptions& options, Console& console, const CommonO
   }
   std::string text = options.csv ? bench_csv(rows) : bench_table(rows);
   if (options.limits && !options.csv) text += "\n" + limits_text(context.limits);
-  console.result(rows, text);
+  place.console->result(rows, text);
   return 0;
 }
 
 int run_bench(const BenchOptions& options, Console& console, const CommonOptions& common) {
   check_options(options);
-  if (has_model(options)) return run_model_bench(options, console, common);
+  if (has_model(options)) {
+    return run_over_ranks(options.model, console, common, [&](const RankPlace& place) {
+      return run_model_bench(options, place);
+    });
+  }
   quant::ThreadTeam team(thread_count(common));
   const quant::MachineLimits limits = quant::measure_limits(team);
   console.result({{"limits", limits_json(limits)}}, limits_text(limits));
@@ -211,7 +217,8 @@ void add_bench_command(CLI::App& app, const ChooseAction& choose) {
   command->footer(kFooter);
   command->callback([options, choose] {
     choose([options](Console& console, const CommonOptions& common) {
-      return run_bench(*options, console, common);
+      return run_over_ranks(options->model, console, common,
+                            [&](const RankPlace& place) { return run_bench(*options, place); });
     });
   });
 }

@@ -8,6 +8,7 @@
 
 #include "convert/commands/commands.h"
 #include "convert/commands/eval_options.h"
+#include "convert/commands/ranks.h"
 #include "convert/interrupt.h"
 #include "convert/report/eval_report.h"
 #include "formats/error.h"
@@ -45,8 +46,9 @@ struct Evaluated {
 
 Evaluated load(const std::filesystem::path& folder, const runtime::ModelOptions& options) {
   Evaluated loaded;
+  const std::filesystem::path& side = options.side_folder.empty() ? folder : options.side_folder;
   // The tokenizer first: it takes less time to find that there is none.
-  loaded.tokenizer = std::make_unique<runtime::Tokenizer>(runtime::Tokenizer::load(folder));
+  loaded.tokenizer = std::make_unique<runtime::Tokenizer>(runtime::Tokenizer::load(side));
   loaded.model = runtime::Model::load(folder, options);
   return loaded;
 }
@@ -87,7 +89,7 @@ Inputs open_inputs(const EvalOptions& options) {
 /// What all measurements work with.
 struct EvalJob {
   const EvalOptions& options;
-  const runtime::ModelOptions& run;
+  const RankPlace& place;
   Evaluated& evaluated;
   Console& console;
 };
@@ -97,8 +99,12 @@ void measure_text(const EvalJob& job, std::string_view text, EvalReport& report)
   pieces.context = context_of(job.options, *job.evaluated.model);
   if (job.options.has_separator) pieces.separator = job.options.separator;
   Evaluated reference;
-  if (!job.options.reference_path.empty()) {
-    reference = load(job.options.reference_path, job.run);
+  // The reference is a whole model, and rank 0 alone compares.
+  if (!job.options.reference_path.empty() && job.place.is_first()) {
+    runtime::ModelOptions whole = model_options(job.options.model, job.place);
+    whole.ranks = nullptr;
+    whole.side_folder.clear();
+    reference = load(job.options.reference_path, whole);
     runtime::check_same_tokenizer(*job.evaluated.tokenizer, *reference.tokenizer,
                                   text.substr(0, kSampleBytes));
   }
@@ -173,13 +179,13 @@ std::vector<EvalGate> gates_of(const EvalOptions& options, const EvalReport& rep
   return gates;
 }
 
-EvalReport measure(const EvalOptions& options, Console& console, const CommonOptions& common) {
+EvalReport measure(const EvalOptions& options, const RankPlace& place) {
   const auto passkey_lengths = parse_lengths(options.passkey_lengths, "--passkey");
   const auto key_value_lengths = parse_lengths(options.key_value_lengths, "--kv-retrieval");
   const Inputs inputs = open_inputs(options);
-  const runtime::ModelOptions run = model_options(options.model, common);
-  Evaluated evaluated = load(options.model.folder, run);
-  const EvalJob job{options, run, evaluated, console};
+  const runtime::ModelOptions run = model_options(options.model, place);
+  Evaluated evaluated = load(place.folder, run);
+  const EvalJob job{options, place, evaluated, *place.console};
   EvalReport report;
   report.model_path = options.model.folder;
   report.reference_path = options.reference_path;
@@ -192,13 +198,14 @@ EvalReport measure(const EvalOptions& options, Console& console, const CommonOpt
   if (!key_value_lengths.empty())
     report.key_value = measure_retrieval(job, runtime::RetrievalKind::kKeyValue, key_value_lengths);
   if (!inputs.questions.empty()) report.task = measure_task(job, inputs.questions);
-  report.gates = gates_of(options, report);
+  if (place.is_first()) report.gates = gates_of(options, report);
   return report;
 }
 
-int run_eval(const EvalOptions& options, Console& console, const CommonOptions& common) {
-  check_eval_options(options);
-  const EvalReport report = measure(options, console, common);
+int run_eval(const EvalOptions& options, const RankPlace& place) {
+  Console& console = *place.console;
+  const EvalReport report = measure(options, place);
+  if (!place.is_first()) return 0;
   if (!options.html_path.empty()) formats::write_text_file(options.html_path, eval_page(report));
   console.result(eval_json(report), eval_text(report));
   bool all_hold = true;
@@ -220,7 +227,9 @@ void add_eval_command(CLI::App& app, const ChooseAction& choose) {
   command->footer(kFooter);
   command->callback([options, choose] {
     choose([options](Console& console, const CommonOptions& common) {
-      return run_eval(*options, console, common);
+      check_eval_options(*options);
+      return run_over_ranks(options->model, console, common,
+                            [&](const RankPlace& place) { return run_eval(*options, place); });
     });
   });
 }

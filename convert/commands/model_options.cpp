@@ -31,6 +31,16 @@ void add_model_options(CLI::App& command, ModelCommandOptions& options) {
                   "Run every token as in prefill or as in decode (default: as it is fed); differs "
                   "for W8A8_MIX only")
       ->check(CLI::IsMember({"prefill", "decode"}));
+  command
+      .add_option("--tp", options.tp,
+                  "Ranks that run a folder made by llmq shard, as threads or, under mpirun, as "
+                  "processes (default: as many as it was cut for)")
+      ->check(CLI::Range(1, 1024));
+  command
+      .add_option("--reduce", options.reduce,
+                  "How ranks add up partial products: int32 (the bits of the uncut model; default) "
+                  "or float32 (as engines do; default with --emulate)")
+      ->check(CLI::IsMember({"int32", "float32"}));
 }
 
 runtime::ModelOptions model_options(const ModelCommandOptions& options,
@@ -43,6 +53,9 @@ runtime::ModelOptions model_options(const ModelCommandOptions& options,
   result.prefill_chunk = options.prefill_chunk;
   result.allow_extrapolation = options.allow_extrapolation;
   result.emulation = runtime::parse_emulation(options.emulate);
+  result.reduction = result.emulation == runtime::Emulation::kSpec ? runtime::Reduction::kInt32
+                                                                   : runtime::Reduction::kFloat32;
+  if (!options.reduce.empty()) result.reduction = runtime::parse_reduction(options.reduce);
   if (!options.phase.empty()) result.phase = runtime::parse_phase(options.phase);
   return result;
 }

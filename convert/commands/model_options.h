@@ -17,11 +17,13 @@ struct ModelCommandOptions {
   bool allow_extrapolation = false;
   bool is_deterministic = true;  ///< as every run is, whatever stands here
   std::string emulate = "spec";
-  std::string phase;  ///< empty: as tokens are fed
+  std::string phase;   ///< empty: as tokens are fed
+  int64_t tp = 0;      ///< ranks; 0: as many as the folder was cut for
+  std::string reduce;  ///< empty: int32, or float32 where an engine is emulated
 };
 
 /// Adds --model_path, --kv, --prefill-chunk, --page-size, --deterministic, --allow-extrapolation,
-/// --emulate and --phase.
+/// --emulate, --phase, --tp and --reduce.
 void add_model_options(CLI::App& command, ModelCommandOptions& options);
 
 /// The runtime's options for them. Throws Error{kUsage} for an unknown --emulate.

@@ -7,6 +7,7 @@
 #include "convert/commands/explain.h"
 #include "convert/commands/model_options.h"
 #include "convert/commands/prompts.h"
+#include "convert/commands/ranks.h"
 #include "convert/interrupt.h"
 #include "formats/error.h"
 #include "runtime/model/generate.h"
@@ -63,10 +64,11 @@ bool has_prompt(const PromptOptions& prompt) {
   return !prompt.texts.empty() || !prompt.dictionary.empty() || !prompt.ids.empty();
 }
 
-int run_model(const RunOptions& options, Console& console, const CommonOptions& common) {
-  if (options.is_embedding) check_pooling(options.model.folder);
+int run_model(const RunOptions& options, const RankPlace& place) {
+  Console& console = *place.console;
+  if (options.is_embedding) check_pooling(place.side_folder);
   const std::unique_ptr<runtime::Model> model =
-      runtime::Model::load(options.model.folder, model_options(options.model, common));
+      runtime::Model::load(place.folder, model_options(options.model, place));
   if (options.is_explained) {
     const formats::Json explained = explain_json(*model);
     if (!has_prompt(options.prompt)) {
@@ -75,10 +77,10 @@ int run_model(const RunOptions& options, Console& console, const CommonOptions& 
     }
     console.info(explain_text(explained));
   }
-  const std::optional<runtime::Tokenizer> tokenizer = load_tokenizer(options.model.folder);
+  const std::optional<runtime::Tokenizer> tokenizer = load_tokenizer(place.side_folder);
   PromptOptions prompt_options = options.prompt;
   prompt_options.is_embedding = options.is_embedding;
-  const std::vector<Prompt> prompts = read_prompts(prompt_options, options.model.folder, tokenizer);
+  const std::vector<Prompt> prompts = read_prompts(prompt_options, place.side_folder, tokenizer);
   if (options.is_embedding) {
     EmbedResult result = embed_prompts(*model, prompts, options.max_batch_size, console);
     show(console, options, std::move(result.document), result.text);
@@ -166,7 +168,8 @@ void add_run_command(CLI::App& app, const ChooseAction& choose) {
   command->footer(kFooter);
   command->callback([options, choose] {
     choose([options](Console& console, const CommonOptions& common) {
-      return run_model(*options, console, common);
+      return run_over_ranks(options->model, console, common,
+                            [&](const RankPlace& place) { return run_model(*options, place); });
     });
   });
 }

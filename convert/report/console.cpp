@@ -34,6 +34,7 @@ Console::Console(bool json, LogLevel level)
     : json_(json), level_(level), is_terminal_(::isatty(STDERR_FILENO) != 0) {}
 
 void Console::line(std::string_view prefix, std::string_view text) {
+  if (muted_) return;
   const std::scoped_lock lock(mutex_);
   if (line_open_) fmt::print(stderr, "\n");
   line_open_ = false;
@@ -53,6 +54,7 @@ void Console::debug(std::string_view sentence) {
 }
 
 void Console::result(const formats::Json& document, std::string_view text) {
+  if (muted_) return;
   end_progress();
   const std::scoped_lock lock(mutex_);
   if (json_) {
@@ -68,6 +70,7 @@ void Console::result(const formats::Json& document, std::string_view text) {
 }
 
 void Console::stream(std::string_view text) {
+  if (muted_) return;
   const std::scoped_lock lock(mutex_);
   if (json_ || text.empty()) return;
   const std::string shown = printable(text);
@@ -82,7 +85,7 @@ void Console::error(formats::ErrorCode code, std::string_view sentence) {
 }
 
 void Console::progress(std::string_view what, uint64_t done, uint64_t total, ProgressUnit unit) {
-  if (level_ < LogLevel::kInfo || total == 0) return;
+  if (muted_ || level_ < LogLevel::kInfo || total == 0) return;
   const std::scoped_lock lock(mutex_);
   const Clock::time_point now = Clock::now();
   if (!in_progress_) {

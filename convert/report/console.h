@@ -21,6 +21,9 @@ class Console {
  public:
   Console(bool json, LogLevel level);
 
+  /// Says nothing at all: for ranks that compute the same as another one.
+  void mute() { muted_ = true; }
+
   [[nodiscard]] bool is_json() const { return json_; }
 
   void warn(std::string_view sentence);
@@ -52,6 +55,7 @@ class Console {
   bool json_;
   LogLevel level_;
   bool is_terminal_;
+  bool muted_ = false;
   bool line_open_ = false;
   Clock::time_point started_;
   Clock::time_point last_shown_;

@@ -82,6 +82,8 @@ WeightLoader::WeightLoader(const WeightSource& source, quant::ThreadTeam& team)
       config_(*source.config),
       description_(source.description),
       emulation_(emulation_row(source.emulation)),
+      ranks_(source.ranks),
+      reduction_(source.reduction),
       architecture_(formats::architecture_of(*source.config)),
       team_(team),
       vectors_(*source.checkpoint, source.config->torch_dtype) {
@@ -186,12 +188,26 @@ LinearWeights WeightLoader::linear(Role role, int64_t layer_index, int64_t exper
         is_static ? std::span<const float>{} : optional_bias(row, module);
     linear.bias = bias.empty() ? nullptr : bias.data();
   }
+  join_ranks(row, linear);
   try {
     check_linear(linear);
   } catch (const Error& error) {
     throw error.with_context(tensor.name);
   }
   return linear;
+}
+
+void WeightLoader::join_ranks(const ModuleRow& row, LinearWeights& linear) {
+  if (ranks_ == nullptr || row.tp != formats::TpAxis::kRowParallel) return;
+  linear.ranks = ranks_;
+  linear.reduction = reduction_;
+  const bool adds_integers =
+      reduction_ == Reduction::kInt32 && formats::scheme_row(linear.scheme).activation_bits == 8;
+  if (!adds_integers || linear.bias == nullptr) return;
+  // Scaled sums have the same bits on every rank, so the bias that rank 0 holds must be there too.
+  std::vector<float>& bias = whole_biases_.emplace_back(linear.bias, linear.bias + linear.n_out);
+  ranks_->sum(std::span(bias));
+  linear.bias = bias.data();
 }
 
 void WeightLoader::set_codes(const std::string& module, const StoredTensor& tensor,

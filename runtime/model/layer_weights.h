@@ -72,6 +72,10 @@ struct WeightSource {
   const formats::Description* description = nullptr;
   /// Arithmetic of linears with quantized activations.
   Emulation emulation = Emulation::kSpec;
+  /// Of a checkpoint with one rank's part of a model, whose configuration is then that of
+  /// formats::rank_config; null for a whole model.
+  Communicator* ranks = nullptr;
+  Reduction reduction = Reduction::kInt32;  ///< of linears whose inputs are cut
 };
 
 /// Makes views of a checkpoint's tensors by the architecture and scheme tables, in all the
@@ -121,18 +125,22 @@ class WeightLoader {
   NormWeights norm(formats::Role role, int64_t layer_index);
   std::span<const float> head_norm(formats::Role role, int64_t layer_index);
   std::span<const float> optional_bias(const formats::ModuleRow& row, const std::string& module);
+  void join_ranks(const formats::ModuleRow& row, LinearWeights& linear);
   [[nodiscard]] formats::Scheme scheme_of(const formats::StoredTensor& tensor) const;
 
   const formats::Checkpoint& checkpoint_;
   const formats::ModelConfig& config_;
   const formats::Description* description_;
   const EmulationRow& emulation_;
+  Communicator* ranks_;
+  Reduction reduction_;
   const formats::Architecture& architecture_;
   quant::ThreadTeam& team_;
   TensorVectors vectors_;
   std::deque<quant::PackedInt4> packed_int4_;
   std::deque<quant::PackedInt8> packed_;
   std::deque<quant::PackedW8A8sc> packed_sc_;
+  std::deque<std::vector<float>> whole_biases_;  // of linears that add up integers over ranks
   uint64_t converted_size_bytes_ = 0;
 };
 

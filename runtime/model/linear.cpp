@@ -15,6 +15,7 @@
 #include "quant/kernels/gemm_w8a16/gemm_w8a16.h"
 #include "quant/kernels/gemm_w8a8/gemm_w8a8.h"
 #include "quant/kernels/gemm_w8a8sc/gemm_w8a8sc.h"
+#include "runtime/model/partial_linear.h"
 
 namespace llmq::runtime {
 namespace {
@@ -25,6 +26,8 @@ using quant::ConstMatrixF32;
 using quant::MatrixF32;
 using quant::ThreadTeam;
 
+using Apply = void(const LinearWeights&, const ConstMatrixF32&, const MatrixF32&, ThreadTeam&);
+
 /// What it takes to execute a scheme.
 struct SchemeKernels {
   Scheme scheme;
@@ -33,11 +36,13 @@ struct SchemeKernels {
   void (*check_extents)(const LinearWeights&);
   /// The first part that a view lacks; empty when it is complete.
   std::string_view (*missing)(const LinearWeights&);
-  void (*apply)(const LinearWeights&, const ConstMatrixF32&, const MatrixF32&, ThreadTeam&);
+  Apply* apply;
   void (*widen)(const LinearWeights&, int64_t row, std::span<float> out);
   /// In the decode phase, where it differs.
-  void (*apply_decode)(const LinearWeights&, const ConstMatrixF32&, const MatrixF32&,
-                       ThreadTeam&) = nullptr;
+  Apply* apply_decode = nullptr;
+  /// Instead of `apply` and `apply_decode` where ranks add up integers; null: floats are added.
+  Apply* apply_over_ranks = nullptr;
+  Apply* apply_decode_over_ranks = nullptr;
 };
 
 void apply_float(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
@@ -258,14 +263,16 @@ constexpr std::array<SchemeKernels, 8> kSchemeKernels{{
     {Scheme::kW8A16, is_int8, check_stored_extents, missing_of_weight_only, apply_w8a16,
      widen_w8a16},
     {Scheme::kW4A16, is_int8, check_int4_extents, missing_of_int4, apply_w4a16, widen_w4a16},
-    {Scheme::kW8A8, is_int8, check_stored_extents, missing_of_static, apply_w8a8, widen_w8a8},
-    {Scheme::kW8A8S, is_int8, check_stored_extents, missing_of_static, apply_w8a8, widen_w8a8},
+    {Scheme::kW8A8, is_int8, check_stored_extents, missing_of_static, apply_w8a8, widen_w8a8,
+     nullptr, apply_static_over_ranks},
+    {Scheme::kW8A8S, is_int8, check_stored_extents, missing_of_static, apply_w8a8, widen_w8a8,
+     nullptr, apply_static_over_ranks},
     {Scheme::kW8A8SC, is_int8, check_compressed_extents, missing_of_compressed, apply_w8a8,
-     widen_compressed},
+     widen_compressed, nullptr, apply_static_over_ranks},
     {Scheme::kW8A8Dynamic, is_int8, check_stored_extents, missing_of_dynamic, apply_dynamic,
-     widen_w8a16},
+     widen_w8a16, nullptr, apply_dynamic_over_ranks},
     {Scheme::kW8A8Mix, is_int8, check_stored_extents, missing_of_mix, apply_dynamic, widen_w8a16,
-     apply_w8a8},
+     apply_w8a8, apply_dynamic_over_ranks, apply_static_over_ranks},
 }};
 
 const SchemeKernels* find_kernels(Scheme scheme) {
@@ -281,6 +288,18 @@ const SchemeKernels& kernels_of(const LinearWeights& linear) {
 }
 
 }  // namespace
+
+std::string_view reduction_name(Reduction reduction) {
+  return reduction == Reduction::kInt32 ? "int32" : "float32";
+}
+
+Reduction parse_reduction(std::string_view name) {
+  for (const Reduction reduction : {Reduction::kInt32, Reduction::kFloat32}) {
+    if (name == reduction_name(reduction)) return reduction;
+  }
+  throw formats::usage_error(
+      fmt::format("unknown reduction \"{}\"; known are int32 and float32", name));
+}
 
 bool can_execute(Scheme scheme) {
   return find_kernels(scheme) != nullptr;
@@ -322,7 +341,13 @@ void apply_linear(const LinearWeights& linear, const ConstMatrixF32& x, const Ma
   }
   const SchemeKernels& kernels = kernels_of(linear);
   const bool is_decode = phase == Phase::kDecode && kernels.apply_decode != nullptr;
+  const bool is_cut = linear.ranks != nullptr && linear.ranks->size() > 1;
+  if (is_cut && linear.reduction == Reduction::kInt32 && kernels.apply_over_ranks != nullptr) {
+    return (is_decode ? kernels.apply_decode_over_ranks : kernels.apply_over_ranks)(linear, x, y,
+                                                                                    team);
+  }
   (is_decode ? kernels.apply_decode : kernels.apply)(linear, x, y, team);
+  if (is_cut) sum_over_ranks(*linear.ranks, y);
 }
 
 void apply_linear(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,

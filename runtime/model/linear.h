@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "formats/dtype.h"
 #include "formats/scheme.h"
@@ -13,8 +14,24 @@
 #include "quant/kernels/gemm_w8a8sc/packed_w8a8sc.h"
 #include "quant/kernels/thread_team.h"
 #include "runtime/attention/phase.h"
+#include "runtime/parallel/communicator.h"
 
 namespace llmq::runtime {
+
+/// How the partial products of a linear whose inputs are cut over ranks become its output.
+enum class Reduction : uint8_t {
+  /// Schemes with int8 activations add up int32 sums, and tokens with a scale of their own get it
+  /// from all their inputs: the output has the bits of the uncut linear. Others as kFloat32.
+  kInt32,
+  /// Every rank computes float32 outputs from its own inputs, as serving engines do; they are added
+  /// in the order of the ranks.
+  kFloat32,
+};
+
+/// "int32" or "float32".
+std::string_view reduction_name(Reduction reduction);
+/// The inverse. Throws Error{kUsage} listing the known names.
+Reduction parse_reduction(std::string_view name);
 
 /// A linear as it is executed: y = x · Wᵀ + bias. A view; whoever made it owns the memory (a mapped
 /// checkpoint, or the pipeline in the middle of quantizing a layer).
@@ -50,6 +67,11 @@ struct LinearWeights {
   const int32_t* quant_bias = nullptr;    ///< [n_out]
   const float* deq_scale = nullptr;       ///< float32 [n_out]
 
+  /// The ranks that this linear's inputs are cut over; null for a whole one. What is added once to
+  /// a sum over ranks (quant_bias, bias) is zero on all ranks but the first.
+  Communicator* ranks = nullptr;
+  Reduction reduction = Reduction::kInt32;
+
   [[nodiscard]] bool empty() const { return weight.data() == nullptr; }
 };
 
@@ -64,7 +86,8 @@ bool differs_by_phase(formats::Scheme scheme);
 void check_linear(const LinearWeights& linear);
 
 /// y = x · Wᵀ + bias with float32 activations and accumulation, or with int8 activations and int32
-/// accumulation where the scheme says so. x [m, n_in]; y [m, n_out] is
+/// accumulation where the scheme says so. Where the inputs are cut over ranks every rank calls this
+/// with its columns of x, and all get the sum. x [m, n_in]; y [m, n_out] is
 /// overwritten and may not overlap x. The bits of y do not depend on threads, instruction set or on
 /// how rows are divided over calls. Throws Error{kInternal} where shapes do not fit.
 void apply_linear(const LinearWeights& linear, const quant::ConstMatrixF32& x,

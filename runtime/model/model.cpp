@@ -10,6 +10,7 @@
 #include "formats/description.h"
 #include "formats/dialect.h"
 #include "formats/error.h"
+#include "formats/slicing.h"
 #include "runtime/attention/rope.h"
 #include "runtime/model/decoder.h"
 
@@ -45,11 +46,24 @@ std::unique_ptr<Description> read_description_of(const std::filesystem::path& fo
   return path ? std::make_unique<Description>(formats::read_description(*path)) : nullptr;
 }
 
+/// Ranks share the configuration that stands beside their folders.
+std::filesystem::path config_folder(const std::filesystem::path& folder,
+                                    const ModelOptions& options) {
+  const bool is_shared =
+      !options.side_folder.empty() && !std::filesystem::exists(folder / "config.json");
+  return is_shared ? options.side_folder : folder;
+}
+
 /// The folder's weights; tells the configuration how their tensors are named.
 formats::Checkpoint open_checkpoint(const std::filesystem::path& folder, ModelConfig& config) {
   formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
   config.bare_names = formats::has_bare_names(checkpoint);
   return checkpoint;
+}
+
+ModelConfig config_of_rank(const ModelConfig& config, const Communicator* ranks) {
+  if (ranks == nullptr) return config;
+  return formats::rank_config(formats::Partition(config, ranks->size()));
 }
 
 }  // namespace
@@ -58,15 +72,19 @@ formats::Checkpoint open_checkpoint(const std::filesystem::path& folder, ModelCo
 struct Model::State {
   State(const std::filesystem::path& folder, const ModelOptions& model_options)
       : options(model_options),
-        config(formats::read_model_config(folder)),
-        generation(read_generation_config(folder, config)),
+        config(formats::read_model_config(config_folder(folder, model_options))),
+        generation(read_generation_config(
+            model_options.side_folder.empty() ? folder : model_options.side_folder, config)),
         description(read_description_of(folder)),
         checkpoint(open_checkpoint(folder, config)),
+        own_config(config_of_rank(config, model_options.ranks)),
         team(thread_count(model_options)),
-        loader({&checkpoint, &config, description.get(), options.emulation}, team),
-        runner(config, team) {
+        loader({&checkpoint, &own_config, description.get(), options.emulation, options.ranks,
+                options.reduction},
+               team),
+        runner(own_config, team) {
     kv_layout = {.n_layers = config.n_layers,
-                 .n_kv_heads = config.n_kv_heads,
+                 .n_kv_heads = own_config.n_kv_heads,
                  .head_dim = config.head_dim,
                  .page_size = options.page_size,
                  .dtype = options.kv_dtype};
@@ -92,11 +110,41 @@ struct Model::State {
     }
   }
 
+  /// Looks the row of a token up; where ranks share the vocabulary only one of them has it.
+  void embed(int32_t token, std::span<float> out) const {
+    const int64_t first =
+        options.ranks == nullptr ? 0 : options.ranks->rank() * own_config.vocab_size;
+    const int64_t row = token - first;
+    if (row >= 0 && row < own_config.vocab_size) {
+      widen_row(outer.embedding, row, out);
+    } else {
+      std::fill(out.begin(), out.end(), 0.0F);
+    }
+  }
+
+  /// The head on rows of hidden states, over all ranks.
+  void apply_head(const ConstMatrixF32& x, const MatrixF32& out, std::span<const PhaseRun> runs) {
+    if (own_config.vocab_size == config.vocab_size)
+      return apply_linear(outer.head, x, out, team, runs);
+    const int64_t n_own = own_config.vocab_size;
+    const auto n_values = static_cast<size_t>(x.n_rows * n_own);
+    own_logits.resize(n_values);
+    all_logits.resize(n_values * static_cast<size_t>(options.ranks->size()));
+    apply_linear(outer.head, x, {own_logits.data(), x.n_rows, n_own, n_own}, team, runs);
+    options.ranks->gather(own_logits, all_logits);
+    const float* from = all_logits.data();
+    for (int64_t rank = 0; rank < options.ranks->size(); ++rank) {
+      for (int64_t row = 0; row < x.n_rows; ++row, from += n_own)
+        std::copy_n(from, n_own, out.data + row * out.row_stride + rank * n_own);
+    }
+  }
+
   ModelOptions options;
   ModelConfig config;
   GenerationConfig generation;
   std::unique_ptr<Description> description;
   formats::Checkpoint checkpoint;
+  ModelConfig own_config;  // of what this rank holds
   quant::ThreadTeam team;
   WeightLoader loader;
   KvLayout kv_layout;
@@ -109,6 +157,8 @@ struct Model::State {
   std::vector<RowOrigin> rows;
   std::vector<float> hidden;
   std::vector<float> logits;
+  std::vector<float> own_logits;  // of this rank's part of the vocabulary
+  std::vector<float> all_logits;  // of all ranks, one after the other
 };
 
 Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -226,9 +276,11 @@ void Model::run_piece(std::span<const BatchItem> items, const RowVisitor& visit,
   for (int64_t row = 0; row < n_rows; ++row) {
     const RowOrigin& origin = state.rows[static_cast<size_t>(row)];
     const std::span<const int32_t> tokens = items[static_cast<size_t>(origin.item)].tokens;
-    widen_row(state.outer.embedding, tokens[static_cast<size_t>(origin.token)],
-              {hidden.data + row * n_hidden, static_cast<size_t>(n_hidden)});
+    state.embed(tokens[static_cast<size_t>(origin.token)],
+                {hidden.data + row * n_hidden, static_cast<size_t>(n_hidden)});
   }
+  if (state.own_config.vocab_size != state.config.vocab_size)
+    state.options.ranks->sum(std::span(state.hidden));
   observe(0);
   for (int64_t layer = 0; layer < state.config.n_layers; ++layer) {
     state.runner.run_layer(state.layers[static_cast<size_t>(layer)], {layer, layer}, hidden);
@@ -246,8 +298,8 @@ Phase Model::phase_of(const BatchItem& item) const {
 }
 
 void Model::logits(const ConstMatrixF32& hidden, const MatrixF32& out, Phase phase) {
-  apply_linear(state_->outer.head, hidden, out, state_->team,
-               state_->options.phase.value_or(phase));
+  const PhaseRun run{state_->options.phase.value_or(phase), 0, hidden.n_rows};
+  state_->apply_head(hidden, out, {&run, 1});
 }
 
 void Model::last_logits(std::span<const BatchItem> items, const MatrixF32& out) {
@@ -267,9 +319,8 @@ void Model::last_logits(std::span<const BatchItem> items, const MatrixF32& out) 
   std::vector<Phase> phases;
   phases.reserve(items.size());
   for (const BatchItem& item : items) phases.push_back(phase_of(item));
-  apply_linear(state_->outer.head,
-               {last.data(), static_cast<int64_t>(items.size()), n_hidden, n_hidden}, out,
-               state_->team, phase_runs(phases));
+  state_->apply_head({last.data(), static_cast<int64_t>(items.size()), n_hidden, n_hidden}, out,
+                     phase_runs(phases));
 }
 
 void Model::score(std::span<const BatchItem> items, const RowVisitor& visit, int64_t max_rows,

@@ -36,6 +36,14 @@ struct ModelOptions {
   /// Phase of every token, whatever its BatchItem says. Matters for schemes that differ between
   /// phases only.
   std::optional<Phase> phase = std::nullopt;
+  /// The ranks that run a model together, of which each loads the folder with its own part (cut as
+  /// formats/slicing.h describes, embedding and head by vocabulary); all then make the same calls
+  /// and see the same values. Null for a whole model.
+  Communicator* ranks = nullptr;
+  /// Where generation_config.json is, and config.json where none is beside the weights; empty: all
+  /// are there.
+  std::filesystem::path side_folder;
+  Reduction reduction = Reduction::kInt32;  ///< how partial products are added up
 };
 
 /// One text: what has been fed so far, as keys and values. Owns its memory; made by
@@ -85,7 +93,9 @@ using StageObserver = std::function<void(int64_t stage, const quant::ConstMatrix
 /// where they lie, only norms, biases and scales are copied. Float32 activations.
 ///
 /// Logits of a token depend on the tokens before it and on nothing else: their bits are the same
-/// for every prefill chunk, page size, batch, thread count and instruction set.
+/// for every prefill chunk, page size, batch, thread count and instruction set. Over ranks, linears
+/// with int8 activations give the bits of the whole model (Reduction::kInt32); float linears add
+/// their inputs up in another order, the same for threads and processes.
 /// One call at a time per model; several models may run at the same time.
 class Model {
  public:

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 
 #include "formats/error.h"
 #include "quant/kernels/gemm_w8a8/reciprocal_kernels.h"
@@ -52,6 +53,15 @@ void for_rows(const ConstMatrixF32& x, ThreadTeam& team, const Fn& fn) {
   });
 }
 
+// Returns the row's scale.
+float quantize_row(const RoundingKernels& rounding, std::span<const float> x, float maximum,
+                   int8_t* codes) {
+  const float scale = std::max(maximum / 127.0F, kMinScale);
+  const RoundingParams params{scale, 0.0F, -127.0F, 127.0F};
+  rounding.quantize[kFp32](x.data(), static_cast<int64_t>(x.size()), &params, codes);
+  return scale;
+}
+
 }  // namespace
 
 void quantize_rows(const ConstMatrixF32& x, const ActivationRule& rule, int8_t* codes,
@@ -79,10 +89,29 @@ void quantize_rows_dynamic(const ConstMatrixF32& x, int8_t* codes, int64_t codes
     const float* from = x.data + row * x.row_stride;
     RowRange range;
     rounding.range[kFp32](from, x.n_cols, &range);
-    const float scale = std::max(range.absmax / 127.0F, kMinScale);
-    const RoundingParams params{scale, 0.0F, -127.0F, 127.0F};
-    rounding.quantize[kFp32](from, x.n_cols, &params, codes + row * codes_stride);
-    row_scale[row] = scale;
+    row_scale[row] = quantize_row(rounding, {from, static_cast<size_t>(x.n_cols)}, range.absmax,
+                                  codes + row * codes_stride);
+  });
+}
+
+void row_maxima(const ConstMatrixF32& x, float* maxima, ThreadTeam& team, Isa isa) {
+  check(x, x.n_cols);
+  const RoundingKernels& rounding = rounding_kernels(isa);
+  for_rows(x, team, [&](int64_t row) {
+    RowRange range;
+    rounding.range[kFp32](x.data + row * x.row_stride, x.n_cols, &range);
+    maxima[row] = range.absmax;
+  });
+}
+
+void quantize_rows_by_maxima(const ConstMatrixF32& x, const float* maxima, int8_t* codes,
+                             int64_t codes_stride, float* row_scale, ThreadTeam& team, Isa isa) {
+  check(x, codes_stride);
+  const RoundingKernels& rounding = rounding_kernels(isa);
+  for_rows(x, team, [&](int64_t row) {
+    row_scale[row] =
+        quantize_row(rounding, {x.data + row * x.row_stride, static_cast<size_t>(x.n_cols)},
+                     maxima[row], codes + row * codes_stride);
   });
 }
 

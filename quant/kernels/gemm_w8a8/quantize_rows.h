@@ -38,6 +38,15 @@ void quantize_rows(const ConstMatrixF32& x, const ActivationRule& rule, int8_t* 
 void quantize_rows_dynamic(const ConstMatrixF32& x, int8_t* codes, int64_t codes_stride,
                            float* row_scale, ThreadTeam& team, Isa isa = active_isa());
 
+/// The two halves of quantize_rows_dynamic, for rows whose columns lie on several ranks: the
+/// largest finite magnitude of each row of x into `maxima` [m] (0 for rows without one) ...
+void row_maxima(const ConstMatrixF32& x, float* maxima, ThreadTeam& team, Isa isa = active_isa());
+
+/// ... and codes and row_scale from such maxima, [m]. `maxima` and `row_scale` may be the same.
+void quantize_rows_by_maxima(const ConstMatrixF32& x, const float* maxima, int8_t* codes,
+                             int64_t codes_stride, float* row_scale, ThreadTeam& team,
+                             Isa isa = active_isa());
+
 /// The instruction set of the implementation that runs for `isa` (kAvx2 serves kAvxVnni,
 /// kAvx512Vnni serves kAmx).
 Isa quantize_rows_implementation(Isa isa);
