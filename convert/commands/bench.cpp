@@ -135,8 +135,7 @@ int run_model_bench(const BenchOptions& options, const RankPlace& place) {
   context.name = name_of(options, folder);
   context.load.size_bytes = formats::Checkpoint::open(folder).size_bytes();
   const auto start = std::chrono::steady_clock::now();
-  const std::unique_ptr<runtime::Model> model =
-      runtime::Model::load(folder, model_command);
+  const std::unique_ptr<runtime::Model> model = runtime::Model::load(folder, model_command);
   context.load.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!options.skips_limits) context.limits = quant::measure_limits(model->team());
@@ -156,9 +155,8 @@ int run_model_bench(const BenchOptions& options, const RankPlace& place) {
 int run_bench(const BenchOptions& options, Console& console, const CommonOptions& common) {
   check_options(options);
   if (has_model(options)) {
-    return run_over_ranks(options.model, console, common, [&](const RankPlace& place) {
-      return run_model_bench(options, place);
-    });
+    return run_over_ranks(options.model, console, common,
+                          [&](const RankPlace& place) { return run_model_bench(options, place); });
   }
   quant::ThreadTeam team(thread_count(common));
   const quant::MachineLimits limits = quant::measure_limits(team);

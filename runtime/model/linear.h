@@ -39,7 +39,8 @@ struct LinearWeights {
   formats::Scheme scheme = formats::Scheme::kFloat;
   /// Of `weight`: F32, BF16 or F16 for kFloat, I8 for all others.
   formats::DType dtype = formats::DType::kF32;
-  /// [n_out, n_in] row-major in `dtype`, at any alignment; kW4A16, kW8A8SC: as stored, and not read.
+  /// [n_out, n_in] row-major in `dtype`, at any alignment; kW4A16, kW8A8SC: as stored, and not
+  /// read.
   std::span<const std::byte> weight;
   int64_t n_out = 0;
   int64_t n_in = 0;

@@ -91,7 +91,8 @@ TEST_P(RealConfig, EveryFieldHasTheValueOfTheFile) {
   EXPECT_EQ(config.bos_token_id, json.at("bos_token_id"));
   EXPECT_EQ(config.attention_bias.has_value(), json.contains("attention_bias"));
   const auto& eos = json.at("eos_token_id");
-  EXPECT_EQ(nlohmann::json(config.eos_token_ids), eos.is_array() ? eos : nlohmann::json::array({eos}));
+  EXPECT_EQ(nlohmann::json(config.eos_token_ids),
+            eos.is_array() ? eos : nlohmann::json::array({eos}));
   // Every one of these files switches its window off or has none.
   EXPECT_FALSE(config.sliding_window.has_value());
 }

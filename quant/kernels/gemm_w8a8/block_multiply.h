@@ -84,9 +84,8 @@ void multiply_tile(const Int8Block& b, int64_t first_row, int64_t first_panel, i
       const int64_t row = first_row + r;
       const int64_t panel = first_panel + p;
       // Where one block spans all of k there is no scratch, and nothing may be added to null.
-      int32_t* partial = b.first && b.last
-                             ? nullptr
-                             : b.partial + (row * b.n_panels + panel) * kPanelCols;
+      int32_t* partial =
+          b.first && b.last ? nullptr : b.partial + (row * b.n_panels + panel) * kPanelCols;
       if (!b.first) sums = add(sums, load_sums(partial));
       if (b.last) {
         finish<Engine>(b.epilogue, row, panel, sums);

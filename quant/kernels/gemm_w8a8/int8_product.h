@@ -115,8 +115,7 @@ void for_int8_tasks(const Int8Kernels& all_kernels, const Int8Product& product, 
                     const Fn& fn) {
   for (int64_t first = 0; first < product.m; first += detail::kChunkRows) {
     const Int8Product p = product.rows(first, std::min(detail::kChunkRows, product.m - first));
-    const Int8Kernels& kernels =
-        p.m < all_kernels.min_rows ? *all_kernels.fewer_rows : all_kernels;
+    const Int8Kernels& kernels = p.m < all_kernels.min_rows ? *all_kernels.fewer_rows : all_kernels;
     const Int8Blocking b = detail::choose_blocking(kernels, p, team.n_threads());
     const unsigned char* x = detail::pack_x(kernels, p, b, team);
     const int64_t n_panels = p.weights.n_panels();
