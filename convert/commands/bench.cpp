@@ -215,8 +215,7 @@ void add_bench_command(CLI::App& app, const ChooseAction& choose) {
   command->footer(kFooter);
   command->callback([options, choose] {
     choose([options](Console& console, const CommonOptions& common) {
-      return run_over_ranks(options->model, console, common,
-                            [&](const RankPlace& place) { return run_bench(*options, place); });
+      return run_bench(*options, console, common);
     });
   });
 }

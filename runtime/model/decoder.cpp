@@ -124,9 +124,19 @@ void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const 
                   .window = config_.window_of(index.model_layer),
                   .fa = weights.fa.empty() ? nullptr : &weights.fa},
                  team_);
+  clear_padded_heads(mixed);
   observe(observer, FusedGroup::kAttentionOut, mixed);
   apply(weights.o, mixed, normed);
   add_rows(readable(normed), hidden, team_);
+}
+
+void DecoderRunner::clear_padded_heads(const MatrixF32& mixed) {
+  for (const int64_t head : padded_heads_) {
+    for (int64_t row = 0; row < n_rows_; ++row) {
+      std::fill_n(mixed.data + row * mixed.row_stride + head * config_.head_dim, config_.head_dim,
+                  0.0F);
+    }
+  }
 }
 
 void DecoderRunner::project_qkv(const LayerWeights& weights, const MatrixF32& normed) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "formats/architecture.h"
@@ -58,6 +59,10 @@ class DecoderRunner {
   /// `config` and `team` must outlive the runner. Throws as rope_frequencies.
   DecoderRunner(const formats::ModelConfig& config, quant::ThreadTeam& team);
 
+  /// Heads that only make the ranks' parts equally large: what attention gives for them is set to
+  /// zero, so that it counts in no maximum over inputs of o.
+  void set_padded_heads(std::vector<int64_t> heads) { padded_heads_ = std::move(heads); }
+
   /// Prepares for running layers on a batch: positions, rotation tables, room in the caches and in
   /// the scratch matrices. Rows not covered by a segment may not exist. `segments` must stay valid
   /// until the batch is done. Throws Error{kMemory} when the caches cannot grow.
@@ -76,6 +81,7 @@ class DecoderRunner {
               const LayerObserver& observer);
   void feed_forward(const LayerWeights& weights, const quant::MatrixF32& hidden,
                     const LayerObserver& observer);
+  void clear_padded_heads(const quant::MatrixF32& mixed);
   void project_qkv(const LayerWeights& weights, const quant::MatrixF32& normed);
   void rotate_and_store(const LayerWeights& weights, int64_t cache_layer);
   quant::MatrixF32 scratch(std::vector<float>& buffer, int64_t n_cols) const;
@@ -86,6 +92,7 @@ class DecoderRunner {
   quant::ThreadTeam& team_;
   RopeTable rope_;
   Attention attention_;
+  std::vector<int64_t> padded_heads_;
   std::span<const BatchSegment> segments_;
   int64_t n_rows_ = 0;
   std::vector<int64_t> positions_;  // [n_rows]

@@ -178,8 +178,8 @@ void apply_dynamic(const LinearWeights& linear, const ConstMatrixF32& x, const M
 }
 
 /// deq_scale is input_scale · weight_scale, and files need not hold the latter.
-void widen_codes(const LinearWeights& linear, int64_t row, const int8_t* codes,
-                 std::span<float> out) {
+void widen_static(const LinearWeights& linear, int64_t row, const int8_t* codes,
+                  std::span<float> out) {
   const float scale = linear.deq_scale[row] / linear.activation.scale;
   for (int64_t i = 0; i < linear.n_in; ++i)
     out[static_cast<size_t>(i)] = static_cast<float>(codes[i]) * scale;
@@ -187,13 +187,13 @@ void widen_codes(const LinearWeights& linear, int64_t row, const int8_t* codes,
 
 void widen_w8a8(const LinearWeights& linear, int64_t row, std::span<float> out) {
   const auto* codes = reinterpret_cast<const int8_t*>(linear.weight.data()) + row * linear.n_in;
-  widen_codes(linear, row, codes, out);
+  widen_static(linear, row, codes, out);
 }
 
 void widen_compressed(const LinearWeights& linear, int64_t row, std::span<float> out) {
   std::vector<int8_t> codes(out.size());
   linear.packed_sc->read_row(row, codes.data());
-  widen_codes(linear, row, codes.data(), out);
+  widen_static(linear, row, codes.data(), out);
 }
 
 bool is_int8(DType dtype) {

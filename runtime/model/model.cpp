@@ -66,6 +66,19 @@ ModelConfig config_of_rank(const ModelConfig& config, const Communicator* ranks)
   return formats::rank_config(formats::Partition(config, ranks->size()));
 }
 
+/// Heads of this rank that no head of the model stands behind.
+std::vector<int64_t> padded_heads(const ModelConfig& config, const Communicator& ranks) {
+  std::vector<int64_t> heads;
+  int64_t head = 0;
+  for (const formats::SliceRun& run :
+       formats::Partition(config, ranks.size()).runs(formats::Extent::kQuery, ranks.rank())) {
+    for (int64_t i = 0; i < run.n / config.head_dim; ++i, ++head) {
+      if (run.source_begin == formats::SliceRun::kZeros) heads.push_back(head);
+    }
+  }
+  return heads;
+}
+
 }  // namespace
 
 /// Members stand in the order in which they depend on each other.
@@ -92,6 +105,7 @@ struct Model::State {
     layers.reserve(static_cast<size_t>(config.n_layers));
     for (int64_t layer = 0; layer < config.n_layers; ++layer) layers.push_back(loader.layer(layer));
     set_kv_codes();
+    if (options.ranks != nullptr) runner.set_padded_heads(padded_heads(config, *options.ranks));
     static_cast<void>(kv_layout.page_size_bytes());
   }
 

@@ -3,9 +3,9 @@
 
 # What the project is built and tested with, as Debian 12 names it.
 LLMQ_BUILD_PACKAGES=(cmake ninja-build g++ pkg-config zlib1g-dev nlohmann-json3-dev libcli11-dev
-  libfmt-dev libeigen3-dev libpcre2-dev libutf8proc-dev libgtest-dev libgmock-dev python3-numpy)
+  libfmt-dev libeigen3-dev libpcre2-dev libutf8proc-dev libgtest-dev libgmock-dev python3-numpy libopenmpi-dev)
 # What the checks of tests/run.sh --ci need on top of it.
-LLMQ_CI_PACKAGES=(clang clang-format clang-tidy libclang-rt-14-dev libomp-dev)
+LLMQ_CI_PACKAGES=(clang clang-format clang-tidy libclang-rt-14-dev libomp-dev openmpi-bin)
 
 # Words put before a command that builds or tests; tests/run.sh sets them where a sanitizer needs it.
 personality=()
