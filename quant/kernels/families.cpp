@@ -7,9 +7,11 @@
 #include "quant/kernels/elementwise/elementwise.h"
 #include "quant/kernels/gemm_f16/gemm_f16.h"
 #include "quant/kernels/gemm_f32/gemm_f32.h"
+#include "quant/kernels/gemm_w4a16/gemm_w4a16.h"
 #include "quant/kernels/gemm_w8a16/gemm_w8a16.h"
 #include "quant/kernels/gemm_w8a8/gemm_w8a8.h"
 #include "quant/kernels/gemm_w8a8/quantize_rows.h"
+#include "quant/kernels/gemm_w8a8sc/gemm_w8a8sc.h"
 #include "quant/kernels/rans/rans.h"
 #include "quant/kernels/rounding/rounding.h"
 
@@ -18,8 +20,10 @@ namespace {
 
 constexpr std::array kFamilies{
     KernelFamily{"gemm_w8a8", "int8 weights, int8 activations", gemm_w8a8_implementation},
-    KernelFamily{"gemm_w8a16", "int8 and int4 weights, float activations",
-                 gemm_w8a16_implementation},
+    KernelFamily{"gemm_w8a8sc", "sparse int8 weights as nibbles, int8 activations",
+                 gemm_w8a8sc_implementation},
+    KernelFamily{"gemm_w8a16", "int8 weights, float activations", gemm_w8a16_implementation},
+    KernelFamily{"gemm_w4a16", "int4 weights, float activations", gemm_w4a16_implementation},
     KernelFamily{"gemm_f16", "bf16 and fp16 weights, float activations", gemm_f16_implementation},
     KernelFamily{"gemm_f32", "float32 weights and activations", gemm_f32_implementation},
     KernelFamily{"quantize_rows", "activations to int8 codes", quantize_rows_implementation},

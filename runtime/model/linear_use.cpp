@@ -31,6 +31,10 @@ void add_operations(const LinearWeights& linear, double share, ModelCosts::Opera
 
 /// Of one weight. Codes of int4 may be unpacked in memory, but need not be.
 double weight_bytes_of(const LinearWeights& linear) {
+  if (linear.packed_sc != nullptr) {
+    return static_cast<double>(linear.packed_sc->size_bytes()) /
+           static_cast<double>(linear.n_out * linear.n_in);
+  }
   for (const formats::TensorRule& rule : formats::scheme_row(linear.scheme).tensors) {
     if (rule.suffix == ".weight" && rule.shape == formats::ShapeRule::kPacked4) return 0.5;
   }
@@ -99,7 +103,9 @@ LinearKernel linear_kernel(const LinearWeights& linear, quant::Isa isa) {
   }
   std::string_view family = "gemm_f16";
   if (row.activation_bits == 8) {
-    family = "gemm_w8a8";
+    family = linear.packed_sc != nullptr ? "gemm_w8a8sc" : "gemm_w8a8";
+  } else if (linear.scheme == Scheme::kW4A16) {
+    family = "gemm_w4a16";
   } else if (linear.scheme != Scheme::kFloat) {
     family = "gemm_w8a16";
   } else if (linear.dtype == DType::kF32) {

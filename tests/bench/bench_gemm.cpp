@@ -136,6 +136,11 @@ void run_case(benchmark::State& state, const Case& c) {
   state.counters["GB/s"] = bytes / median(times) * 1e-9;
   state.counters["GFLOPS_peak"] = median(peaks);
   state.counters["GB/s_peak"] = median(bandwidths);
+  // Floats of any width are multiplied as float32.
+  const bool is_computing = operations / median(peaks) > bytes / median(bandwidths);
+  state.counters[is_computing ? "share_of_fp32_peak" : "share_of_bandwidth"] =
+      is_computing ? operations / median(times) * 1e-9 / median(peaks)
+                : bytes / median(times) * 1e-9 / median(bandwidths);
   state.counters["of_limit_%"] = 100.0 * median(limits) / median(times);
   state.counters["best_%"] = 100.0 * best(limits) / best(times);
 }

@@ -41,7 +41,6 @@ for program in "$build"/tests/bench/bench_*; do
   done
 done
 
-# The model is kept between runs, so that its second load finds it in the page cache.
 bench_shape() {  # NAME TYPE CASES DEPTHS BATCHES [OPTIONS...]
   echo "llmq bench, $1"
   "$llmq" bench --shape qwen2.5-1.5b -type "$2" --kv int8 --case_pair "$3" --depth "$4" \
