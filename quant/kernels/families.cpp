@@ -21,7 +21,7 @@ namespace {
 constexpr std::array kFamilies{
     KernelFamily{"gemm_w8a8", "int8 weights, int8 activations", gemm_w8a8_implementation},
     KernelFamily{"gemm_w8a8sc", "sparse int8 weights as nibbles, int8 activations",
-                 gemm_w8a8sc_implementation},
+                 [](Isa isa) { return gemm_w8a8sc_implementation(isa).multiplies; }},
     KernelFamily{"gemm_w8a16", "int8 weights, float activations", gemm_w8a16_implementation},
     KernelFamily{"gemm_w4a16", "int4 weights, float activations", gemm_w4a16_implementation},
     KernelFamily{"gemm_f16", "bf16 and fp16 weights, float activations", gemm_f16_implementation},

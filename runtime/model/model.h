@@ -42,7 +42,7 @@ struct ModelOptions {
   Communicator* ranks = nullptr;
   /// Where generation_config.json is, and config.json where none is beside the weights; empty: all
   /// are there.
-  std::filesystem::path side_folder;
+  std::filesystem::path side_folder = {};
   Reduction reduction = Reduction::kInt32;  ///< how partial products are added up
 };
 
