@@ -101,6 +101,13 @@ Checkpoint Checkpoint::open(const std::filesystem::path& folder) {
   return checkpoint;
 }
 
+Checkpoint Checkpoint::open_file(const std::filesystem::path& folder, const std::string& name) {
+  Checkpoint checkpoint;
+  checkpoint.folder_ = folder;
+  checkpoint.add_file(name);
+  return checkpoint;
+}
+
 void Checkpoint::add_indexed_files() {
   const std::filesystem::path index_path = folder_ / *index_file_;
   const auto weight_map = read_weight_map(index_path);

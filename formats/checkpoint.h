@@ -34,6 +34,9 @@ class Checkpoint {
   /// there twice; Error{kIo} when a file cannot be mapped.
   static Checkpoint open(const std::filesystem::path& folder);
 
+  /// Opens one weight file of a folder that holds those of several checkpoints. Errors as open().
+  static Checkpoint open_file(const std::filesystem::path& folder, const std::string& name);
+
   /// In file order, then by offset.
   [[nodiscard]] const std::vector<StoredTensor>& tensors() const { return tensors_; }
 

@@ -55,12 +55,15 @@ std::optional<std::filesystem::path> find_description(const std::filesystem::pat
 }
 
 Description read_description(const std::filesystem::path& path) {
-  const Json document = read_json_file(path);
-  if (!document.is_object()) throw bad_input(path.string() + ": is not a JSON object");
+  return parse_description(read_json_file(path), path.string());
+}
+
+Description parse_description(const Json& document, const std::string& origin) {
+  if (!document.is_object()) throw bad_input(origin + ": is not a JSON object");
   Description description;
   const auto type = document.find("model_quant_type");
   if (type == document.end() || !type->is_string()) {
-    throw bad_input(path.string() + ": the key \"model_quant_type\" is missing or not a string");
+    throw bad_input(origin + ": the key \"model_quant_type\" is missing or not a string");
   }
   for (const auto& [key, value] : document.items()) {
     if (is_tensor_key(key, value)) {
@@ -71,8 +74,8 @@ Description read_description(const std::filesystem::path& path) {
       description.version = value.get<std::string>();
     } else if (key == "group_size") {
       if (!value.is_number_unsigned() || value.get<uint64_t>() > 65536) {
-        throw bad_input(fmt::format("{}: group_size is {}, not a small whole number", path.string(),
-                                    value.dump()));
+        throw bad_input(
+            fmt::format("{}: group_size is {}, not a small whole number", origin, value.dump()));
       }
       description.group_size = value.get<int64_t>();
     } else if (key == "kv_quant_type" || key == "kv_cache_type") {

@@ -40,6 +40,9 @@ std::optional<std::filesystem::path> find_description(const std::filesystem::pat
 /// Values of unknown keys that are no strings are tolerated.
 Description read_description(const std::filesystem::path& path);
 
+/// The description in a document; `origin` names it in errors. Throws as read_description.
+Description parse_description(const Json& document, const std::string& origin);
+
 /// The JSON document of a description: metadata first, then the tensors in their order.
 Json description_json(const Description& description);
 

@@ -54,6 +54,18 @@ void visit_pieces(const MergeTarget& target, const TensorSlice& slice, RowRange 
   }
 }
 
+/// The last rank that holds a byte of the rows.
+int64_t last_holder(const MergeTarget& target, std::span<const RankPart> parts, RowRange rows,
+                    int64_t byte) {
+  int64_t last = 0;
+  for (size_t rank = 0; rank < parts.size(); ++rank) {
+    visit_pieces(target, parts[rank].slice, rows, [&](int64_t, int64_t into, int64_t n) {
+      if (byte >= into && byte < into + n) last = static_cast<int64_t>(rank);
+    });
+  }
+  return last;
+}
+
 }  // namespace
 
 MatrixExtents matrix_extents(const Shape& shape) {
@@ -89,8 +101,8 @@ void copy_slice_rows(const WholeTensor& source, const TensorSlice& slice, RowRan
   }
 }
 
-std::optional<int64_t> merge_rows(const MergeTarget& target, std::span<const RankPart> parts,
-                                  RowRange rows, std::span<std::byte> to) {
+std::optional<DifferingRanks> merge_rows(const MergeTarget& target, std::span<const RankPart> parts,
+                                         RowRange rows, std::span<std::byte> to) {
   if (to.empty()) return std::nullopt;
   for (const RankPart& part : parts) {
     visit_pieces(target, part.slice, rows, [&](int64_t from, int64_t into, int64_t n) {
@@ -99,12 +111,15 @@ std::optional<int64_t> merge_rows(const MergeTarget& target, std::span<const Ran
   }
   // Of ranks that hold the same rows the last one's are there now.
   for (size_t rank = 0; rank < parts.size(); ++rank) {
-    bool is_equal = true;
+    std::optional<int64_t> differs;
     visit_pieces(target, parts[rank].slice, rows, [&](int64_t from, int64_t into, int64_t n) {
-      is_equal = is_equal && std::memcmp(at(to, into), at(parts[rank].bytes, from),
-                                         static_cast<size_t>(n)) == 0;
+      const std::byte* stored = at(parts[rank].bytes, from);
+      const auto [found, merged] = std::mismatch(stored, stored + n, at(to, into));
+      if (!differs && found != stored + n) differs = into + (found - stored);
     });
-    if (!is_equal) return static_cast<int64_t>(rank);
+    if (differs) {
+      return DifferingRanks{static_cast<int64_t>(rank), last_holder(target, parts, rows, *differs)};
+    }
   }
   return std::nullopt;
 }

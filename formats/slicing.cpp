@@ -63,6 +63,10 @@ bool is_of_heads(Extent extent) {
   return extent == Extent::kQuery || extent == Extent::kKeyValue || extent == Extent::kFusedQkv;
 }
 
+bool may_pad(Extent extent) {
+  return !is_of_heads(extent) && extent != Extent::kHidden;
+}
+
 /// What of cuts decides whether they fit; models have thousands of cuts, but few kinds.
 std::set<std::tuple<CutAxis, Extent, int64_t>> kinds_of(std::span<const NamedCut> cuts) {
   std::set<std::tuple<CutAxis, Extent, int64_t>> kinds;
@@ -79,14 +83,19 @@ int64_t count(const std::vector<SliceRun>& runs) {
 
 }  // namespace
 
-Partition::Partition(const ModelConfig& config, int64_t tp) : config_(config), tp_(tp) {
+Partition::Partition(const ModelConfig& config, int64_t tp, ExtentMultiples multiples)
+    : config_(config), tp_(tp), multiples_(std::move(multiples)) {
   if (tp < 1 || tp > kMaxRanks)
     throw usage_error(fmt::format("--tp {}: must be from 1 to {}", tp, kMaxRanks));
 }
 
 int64_t Partition::size_of(Extent extent) const {
   const auto it = padded_.find(extent);
-  return it != padded_.end() ? it->second : extent_of(extent, config_);
+  if (it != padded_.end()) return it->second;
+  const auto multiple = multiples_.find(extent);
+  const int64_t size = extent_of(extent, config_);
+  return multiple == multiples_.end() ? size
+                                      : divided_up(size, multiple->second) * multiple->second;
 }
 
 int64_t Partition::ranks_per_kv_head() const {
@@ -102,7 +111,7 @@ int64_t Partition::kv_head_begin(int64_t rank) const {
 }
 
 void Partition::pad(Extent extent, int64_t unit) {
-  if (is_of_heads(extent)) return;
+  if (!may_pad(extent)) return;
   const int64_t multiple = tp_ * unit;
   const int64_t size = divided_up(size_of(extent), multiple) * multiple;
   if (size != size_of(extent)) padded_[extent] = size;
@@ -181,11 +190,12 @@ ModelConfig rank_config(const Partition& partition) {
   return config;
 }
 
-std::vector<int64_t> legal_tp_sizes(const ModelConfig& config, std::span<const NamedCut> cuts) {
+std::vector<int64_t> legal_tp_sizes(const ModelConfig& config, std::span<const NamedCut> cuts,
+                                    const ExtentMultiples& multiples) {
   const auto kinds = kinds_of(cuts);
   std::vector<int64_t> sizes;
   for (int64_t tp = 1; tp <= kLargestListedTp; ++tp) {
-    const Partition partition(config, tp);
+    const Partition partition(config, tp, multiples);
     const bool fits = std::all_of(kinds.begin(), kinds.end(), [&](const auto& kind) {
       return partition.fits(std::get<Extent>(kind), std::get<int64_t>(kind));
     });
@@ -254,12 +264,12 @@ void check_fit(const Partition& partition, std::span<const NamedCut> cuts) {
     if (!is_cut(cut) || partition.fits(cut.extent, cut.unit)) continue;
     std::string sentence =
         fmt::format("{}: {}; legal TP sizes are {}", name, misfit(partition, cut),
-                    listed(legal_tp_sizes(partition.config(), cuts)));
+                    listed(legal_tp_sizes(partition.config(), cuts, partition.multiples())));
     if (cut.axis == CutAxis::kColumns && cut.unit > 2) {
       sentence += fmt::format("; group sizes that TP {} allows are {}", partition.tp(),
                               listed(legal_group_sizes(partition.config(), cuts, partition.tp())));
     }
-    if (!is_of_heads(cut.extent)) sentence += "; --pad appends zeros to what is no multiple";
+    if (may_pad(cut.extent)) sentence += "; --pad appends zeros to what is no multiple";
     throw bad_input(sentence);
   }
 }

@@ -56,21 +56,28 @@ struct TensorSlice {
 /// What engines differ in.
 enum class EmbeddingCut : uint8_t { kVocabulary, kHidden };
 
+/// By extent, what its size must be a multiple of.
+using ExtentMultiples = std::map<Extent, int64_t>;
+
 /// How `tp` ranks share the extents of a model. Immutable but for pad(); then thread-safe.
 class Partition {
  public:
-  /// Throws Error{kUsage} for a `tp` below 1 or above 1024.
-  Partition(const ModelConfig& config, int64_t tp);
+  /// `multiples`: of what the engine itself makes an extent a multiple, by zeros at its end,
+  /// whatever the number of ranks. Throws Error{kUsage} for a `tp` below 1 or above 1024.
+  Partition(const ModelConfig& config, int64_t tp, ExtentMultiples multiples = {});
 
   [[nodiscard]] int64_t tp() const { return tp_; }
   [[nodiscard]] const ModelConfig& config() const { return config_; }
 
   /// Appends zeros to an extent until every rank's part is as large and a multiple of `unit`. Heads
-  /// are left alone: they are padded within their group of queries wherever that is needed.
+  /// are left alone: they are padded within their group of queries wherever that is needed; so is
+  /// the hidden size, which norms average over.
   void pad(Extent extent, int64_t unit);
 
   /// The extents that pad() made larger, with their sizes.
   [[nodiscard]] const std::map<Extent, int64_t>& padded() const { return padded_; }
+
+  [[nodiscard]] const ExtentMultiples& multiples() const { return multiples_; }
 
   /// Whether an extent can be shared by so many ranks in multiples of `unit`. Key heads
   /// are divided, or each is held by the same number of ranks; query heads can be shared wherever
@@ -95,6 +102,7 @@ class Partition {
 
   ModelConfig config_;
   int64_t tp_ = 1;
+  ExtentMultiples multiples_;
   std::map<Extent, int64_t> padded_;
 };
 
@@ -155,8 +163,9 @@ struct NamedCut {
   TensorCut cut;
 };
 
-/// TP sizes from 1 to 64 at which every cut fits.
-std::vector<int64_t> legal_tp_sizes(const ModelConfig& config, std::span<const NamedCut> cuts);
+/// TP sizes from 1 to 64 at which every cut fits; `multiples` as Partition has them.
+std::vector<int64_t> legal_tp_sizes(const ModelConfig& config, std::span<const NamedCut> cuts,
+                                    const ExtentMultiples& multiples = {});
 
 /// Group sizes (powers of two from 16 to 512) at which every linear whose inputs are cut has whole
 /// groups on each of `tp` ranks.
@@ -212,11 +221,19 @@ struct MergeTarget {
   size_t element_bytes = 1;  ///< size of its dtype
 };
 
+/// Two ranks that should hold the same rows but do not.
+struct DifferingRanks {
+  int64_t first = 0;
+  int64_t second = 0;
+  bool operator==(const DifferingRanks&) const = default;
+};
+
 /// Puts rows of an unsharded tensor together from the parts of all ranks, the exact inverse of
 /// copy_slice_rows; `to` holds just these rows. Where several ranks hold the same rows these must
-/// be equal: returns the first rank whose copy differs, nothing where all agree. Thread-safe.
-std::optional<int64_t> merge_rows(const MergeTarget& target, std::span<const RankPart> parts,
-                                  RowRange rows, std::span<std::byte> to);
+/// be equal: returns the first rank whose copy differs and one that it differs from, nothing where
+/// all agree. Thread-safe.
+std::optional<DifferingRanks> merge_rows(const MergeTarget& target, std::span<const RankPart> parts,
+                                         RowRange rows, std::span<std::byte> to);
 
 /// Whether every element that padding added to a part is zero.
 bool is_padding_zero(const RankPart& part, size_t element_bytes);

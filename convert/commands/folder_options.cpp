@@ -144,6 +144,15 @@ SelectionGoal selection_goal(const FolderOptions& options) {
 
 }  // namespace
 
+void add_layout_option(CLI::App& command, std::optional<formats::ShardLayout>& layout) {
+  command
+      .add_option_function<std::string>(
+          "--layout",
+          [&layout](const std::string& name) { layout = formats::parse_shard_layout(name); },
+          "Folders and names of the shards: hf (the model's own; default), mindie, vllm")
+      ->check(CLI::IsMember({"hf", "mindie", "vllm"}));
+}
+
 Recipe chosen_recipe(const FolderOptions& options) {
   if (options.type.empty() == options.recipe_file.empty()) {
     throw formats::usage_error(options.type.empty() ? "give -type TYPE or --recipe FILE"

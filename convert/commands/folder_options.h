@@ -7,6 +7,7 @@
 #include "convert/commands/commands.h"
 #include "convert/pipeline/quantize_folder.h"
 #include "convert/recipes/recipe_options.h"
+#include "formats/engine_names.h"
 
 namespace llmq::convert {
 
@@ -48,6 +49,9 @@ void add_selection_options(CLI::App& command, FolderOptions& options);
 
 /// Adds --dtype, -part_file_size, --keep-tied.
 void add_layout_options(CLI::App& command, FolderOptions& options);
+
+/// Adds --layout hf|mindie|vllm, the folders, files and names of shards.
+void add_layout_option(CLI::App& command, std::optional<formats::ShardLayout>& layout);
 
 /// The recipe that the options ask for. Throws Error{kUsage} when neither or both of -type and
 /// --recipe are given, the type is unknown, or -disable_level is not L0, L1, ...

@@ -1,4 +1,5 @@
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "convert/commands/commands.h"
@@ -12,6 +13,7 @@ constexpr const char* kShardFooter =
     "Examples:\n"
     "  llmq shard --tp 4 Qwen2.5-7B-w8a8 Qwen2.5-7B-w8a8-tp4\n"
     "  llmq shard --tp 8 --pad Qwen2.5-72B-w4a16 Qwen2.5-72B-w4a16-tp8\n"
+    "  llmq shard --tp 4 --layout mindie Qwen2.5-7B-w8a8s Qwen2.5-7B-w8a8s-tp4\n"
     "Nothing is read of the weights before it is clear that all of them can be cut.";
 
 constexpr const char* kMergeFooter =
@@ -51,13 +53,17 @@ void add_shard_command(CLI::App& app, const ChooseAction& choose) {
   command->add_option("--tp", options->job.tp, "Number of ranks")
       ->required()
       ->check(CLI::Range(1, 1024));
+  auto layout = std::make_shared<std::optional<formats::ShardLayout>>();
+  add_layout_option(*command, *layout);
   command->add_flag("--pad", options->job.pad,
                     "Append zeros to what the ranks cannot divide (heads are always padded)");
   command->add_flag("--force", options->job.force, "Replace a destination that is not empty");
   command->footer(kShardFooter);
-  command->callback([options, choose] {
-    choose([options](Console& console, const CommonOptions& common) {
-      const formats::Json report = run_shard_job(completed(*options, common), console);
+  command->callback([options, layout, choose] {
+    choose([options, layout](Console& console, const CommonOptions& common) {
+      ShardJob job = completed(*options, common);
+      job.layout = layout->value_or(formats::ShardLayout::kHf);
+      const formats::Json report = run_shard_job(job, console);
       console.result(report, shard_text(report));
       return 0;
     });

@@ -3,15 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <memory>
 #include <vector>
 
 #include "convert/interrupt.h"
 #include "convert/shard/shard_plan.h"
+#include "convert/shard/shard_texts.h"
+#include "convert/shard/stored_layout.h"
 #include "convert/shard/weight_files.h"
 #include "formats/checkpoint.h"
-#include "formats/description.h"
 #include "formats/error.h"
 #include "formats/staging.h"
 
@@ -30,7 +30,8 @@ constexpr int64_t kBlockBytes = int64_t{4} << 20;
 struct PartWrite {
   TensorSlice slice;
   const WeightFileWriter* file = nullptr;
-  size_t tensor = 0;  ///< in the file
+  size_t tensor = 0;   ///< in the file
+  uint64_t begin = 0;  ///< first byte within that
 };
 
 /// Rows of a part that one task writes.
@@ -65,119 +66,112 @@ void write_parts(const StoredTensor& source, const std::vector<PartWrite>& parts
         static_cast<size_t>(formats::matrix_extents(part.slice.shape).columns) * element_bytes;
     std::vector<std::byte> bytes(static_cast<size_t>(block.rows.n) * row_bytes);
     formats::copy_slice_rows(whole, part.slice, block.rows, bytes);
-    part.file->write(part.tensor, static_cast<uint64_t>(block.rows.first) * row_bytes, bytes);
+    part.file->write(part.tensor, part.begin + static_cast<uint64_t>(block.rows.first) * row_bytes,
+                     bytes);
   });
 }
 
-/// Writes the ranks' folders of one plan.
+/// Writes the weights of all ranks.
 class ShardWriter {
  public:
-  ShardWriter(const formats::Checkpoint& source, const ShardPlan& plan, ShardManifest& manifest,
-              const fs::path& folder)
-      : source_(source),
-        plan_(plan),
-        manifest_(manifest),
+  struct Content {
+    const formats::Checkpoint& source;
+    const ShardPlan& plan;
+    const StoredLayout& layout;
+    ShardManifest& manifest;  ///< gets the checksums
+  };
+
+  ShardWriter(const Content& content, const fs::path& folder)
+      : content_(content),
         folder_(folder),
-        indexes_(static_cast<size_t>(manifest.tp)),
-        rank_bytes_(static_cast<size_t>(manifest.tp)) {}
+        indexes_(static_cast<size_t>(content.manifest.tp)),
+        rank_bytes_(static_cast<size_t>(content.manifest.tp)) {}
 
   void write(quant::ThreadTeam& team, Console& console) {
-    for (int64_t rank = 0; rank < manifest_.tp; ++rank) fs::create_directory(rank_path(rank));
-    for (size_t i = 0; i < manifest_.files.size(); ++i) write_file(i, team, console);
+    for (int64_t rank = 0; rank < tp(); ++rank) fs::create_directories(rank_path(rank));
+    for (size_t file = 0; file < content_.manifest.files.size(); ++file) {
+      for (size_t i = 0; i < content_.manifest.files[file].tensors.size(); ++i) {
+        throw_if_interrupted();
+        write_tensor({file, i}, team);
+        console.progress("sharding", done_bytes_, content_.source.size_bytes());
+      }
+    }
+    // Files without a tensor are files of the source too.
+    while (n_opened_ < content_.layout.files.size()) open_files(n_opened_);
+    close_files();
     console.end_progress();
-    copy_beside_weights(source_.folder(), folder_);
-    const Json document = manifest_json(manifest_);
-    for (int64_t rank = 0; rank < manifest_.tp; ++rank) write_beside(rank, document);
-    formats::write_text_file(folder_ / kShardManifestFile, document.dump(1) + "\n");
+    const auto& index_file = content_.manifest.index_file;
+    if (content_.layout.layout != ShardLayout::kHf || !index_file) return;
+    for (int64_t rank = 0; rank < tp(); ++rank)
+      indexes_[static_cast<size_t>(rank)].write(rank_path(rank) / *index_file);
   }
 
   [[nodiscard]] const std::vector<uint64_t>& rank_bytes() const { return rank_bytes_; }
 
  private:
+  [[nodiscard]] int64_t tp() const { return content_.manifest.tp; }
   [[nodiscard]] fs::path rank_path(int64_t rank) const {
-    return folder_ / rank_folder(manifest_.layout, rank, manifest_.tp);
+    return folder_ / rank_folder(content_.manifest.layout, rank, tp());
   }
 
-  std::vector<std::unique_ptr<WeightFileWriter>> open_files(size_t file) {
-    const ManifestFile& described = manifest_.files[file];
-    std::vector<std::unique_ptr<WeightFileWriter>> writers;
-    for (int64_t rank = 0; rank < manifest_.tp; ++rank) {
+  /// Opens a file of the layout for every rank; those before it are complete.
+  void open_files(size_t file) {
+    close_files();
+    const StoredFile& stored = content_.layout.files[file];
+    for (int64_t rank = 0; rank < tp(); ++rank) {
       std::vector<formats::TensorEntry> entries;
-      for (size_t i = 0; i < described.tensors.size(); ++i) {
-        const ManifestTensor& tensor = described.tensors[i];
-        entries.push_back({tensor.name, tensor.dtype,
-                           plan_.slice(tensor, plan_.cuts[file][i], rank).shape, 0, 0});
-      }
-      writers.push_back(std::make_unique<WeightFileWriter>(rank_path(rank) / described.name,
-                                                           std::move(entries), described.metadata));
+      for (const StoredPart& part : stored.parts)
+        entries.push_back({part.name, part.dtype, part.shape, 0, 0});
+      const std::string name = content_.layout.file_name(file, rank);
+      writers_.push_back(std::make_unique<WeightFileWriter>(rank_path(rank) / name,
+                                                            std::move(entries), stored.metadata));
       const auto at = static_cast<size_t>(rank);
-      indexes_[at].add(described.name, writers.back()->entries());
-      if (!writers.back()->entries().empty())
-        rank_bytes_[at] += writers.back()->entries().back().end;
+      indexes_[at].add(name, writers_.back()->entries());
+      if (!writers_.back()->entries().empty())
+        rank_bytes_[at] += writers_.back()->entries().back().end;
     }
-    return writers;
+    n_opened_ = file + 1;
   }
 
-  void write_file(size_t file, quant::ThreadTeam& team, Console& console) {
-    const auto writers = open_files(file);
-    std::vector<ManifestTensor>& tensors = manifest_.files[file].tensors;
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      throw_if_interrupted();
-      const StoredTensor& stored = source_.at(tensors[i].name);
-      Checksum checksum;
-      checksum.add(stored.bytes, team);
-      tensors[i].crc32 = checksum.value();
-      std::vector<PartWrite> parts;
-      for (int64_t rank = 0; rank < manifest_.tp; ++rank) {
-        parts.push_back({plan_.slice(tensors[i], plan_.cuts[file][i], rank),
-                         writers[static_cast<size_t>(rank)].get(), i});
-      }
-      write_parts(stored, parts, team);
-      formats::MappedFile::release(stored.bytes);
-      done_bytes_ += stored.bytes.size();
-      console.progress("sharding", done_bytes_, source_.size_bytes());
+  void close_files() {
+    for (const auto& writer : writers_) writer->sync();
+    writers_.clear();
+  }
+
+  void write_tensor(ManifestPlace at, quant::ThreadTeam& team) {
+    ManifestTensor& tensor = content_.manifest.files[at.file].tensors[at.tensor];
+    const StoredPlace& place = content_.layout.places[at.file][at.tensor];
+    while (n_opened_ <= place.file) open_files(n_opened_);
+    const StoredTensor& stored = content_.source.at(tensor.name);
+    Checksum checksum;
+    checksum.add(stored.bytes, team);
+    tensor.crc32 = checksum.value();
+    const uint64_t begin = content_.layout.part(place).begins[place.member];
+    std::vector<PartWrite> parts;
+    for (int64_t rank = 0; rank < tp() && !place.is_shared; ++rank) {
+      parts.push_back({content_.plan.slice(tensor, content_.plan.cuts[at.file][at.tensor], rank),
+                       writers_[static_cast<size_t>(rank)].get(), place.part, begin});
     }
-    for (const auto& writer : writers) writer->sync();
+    write_parts(stored, parts, team);
+    formats::MappedFile::release(stored.bytes);
+    done_bytes_ += stored.bytes.size();
   }
 
-  void write_beside(int64_t rank, const Json& document) const {
-    const fs::path path = rank_path(rank);
-    if (manifest_.index_file)
-      indexes_[static_cast<size_t>(rank)].write(path / *manifest_.index_file);
-    if (const auto description = formats::find_description(source_.folder()))
-      formats::copy_file_synced(*description, path / description->filename());
-    formats::write_text_file(path / kShardNoteFile, shard_note(document, rank).dump(1) + "\n");
-    formats::sync_directory(path);
-  }
-
-  const formats::Checkpoint& source_;
-  const ShardPlan& plan_;
-  ShardManifest& manifest_;
+  Content content_;
   fs::path folder_;
+  std::vector<std::unique_ptr<WeightFileWriter>> writers_;  // of the file that is open
+  size_t n_opened_ = 0;
   std::vector<WeightIndex> indexes_;
   std::vector<uint64_t> rank_bytes_;
   uint64_t done_bytes_ = 0;
 };
 
-std::string_view extent_name(formats::Extent extent) {
-  constexpr std::array<std::string_view, 11> kNames{
-      "one",       "hidden",           "vocabulary",         "query",
-      "key_value", "fused_qkv",        "head_dim",           "intermediate",
-      "experts",   "moe_intermediate", "shared_intermediate"};
-  return kNames.at(static_cast<size_t>(extent));
-}
-
 /// Bytes of all ranks' parts.
-uint64_t needed_bytes(const ShardManifest& manifest, const ShardPlan& plan) {
+uint64_t needed_bytes(const ShardManifest& manifest, const StoredLayout& layout) {
   uint64_t needed = 0;
-  for (size_t file = 0; file < manifest.files.size(); ++file) {
-    const std::vector<ManifestTensor>& tensors = manifest.files[file].tensors;
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      for (int64_t rank = 0; rank < manifest.tp; ++rank) {
-        needed += formats::tensor_size_bytes(
-            tensors[i].dtype, plan.slice(tensors[i], plan.cuts[file][i], rank).shape);
-      }
-    }
+  for (const StoredFile& file : layout.files) {
+    for (const StoredPart& part : file.parts)
+      needed += part.size_bytes() * static_cast<uint64_t>(manifest.tp);
   }
   return needed;
 }
@@ -219,27 +213,29 @@ void check_padded_heads(const formats::Checkpoint& source, const ShardManifest& 
 Json run_shard_job(const ShardJob& job, Console& console) {
   formats::check_destination(job.destination, job.source, job.force);
   const formats::Checkpoint source = formats::Checkpoint::open(job.source);
-  ShardManifest manifest = manifest_of(source, job.tp, job.pad);
-  const ShardPlan plan = make_shard_plan(manifest, job.source);
+  ShardManifest manifest = manifest_of(source, {job.tp, job.layout, job.pad});
+  const ShardPlan plan = make_shard_plan(manifest);
+  manifest.padded = padded_config_sizes(plan);
+  const StoredLayout layout = make_stored_layout(manifest, plan);
   check_padded_heads(source, manifest, plan);
-  check_disk(job.destination, needed_bytes(manifest, plan));
+  check_shared_values(source, manifest, layout);
+  check_disk(job.destination, needed_bytes(manifest, layout));
   quant::ThreadTeam team(job.n_threads);
   formats::StagingFolder staging(job.destination, job.source, job.force);
   staging.clear();
-  ShardWriter writer(source, plan, manifest, staging.path());
+  ShardWriter writer({source, plan, layout, manifest}, staging.path());
   writer.write(team, console);
+  copy_beside_weights(job.source, staging.path());
+  write_shard_texts(manifest, layout, staging.path());
   throw_if_interrupted();
   staging.commit();
-  Json padded = Json::object();
-  for (const auto& [extent, size] : plan.partition.padded())
-    padded[std::string(extent_name(extent))] = size;
   return {{"tp", job.tp},
-          {"layout", shard_layout_name(manifest.layout)},
+          {"layout", formats::shard_layout_name(manifest.layout)},
           {"fingerprint", manifest_fingerprint(manifest_json(manifest))},
           {"tensors", source.tensors().size()},
           {"source_bytes", source.size_bytes()},
           {"rank_bytes", writer.rank_bytes()},
-          {"padded", std::move(padded)}};
+          {"padded", Json(manifest.padded)}};
 }
 
 std::string shard_text(const Json& report) {

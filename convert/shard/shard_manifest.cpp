@@ -4,7 +4,6 @@
 
 #include <zlib.h>
 
-#include <array>
 #include <set>
 
 #include "formats/error.h"
@@ -18,12 +17,7 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kVersion = 1;
 constexpr int64_t kMaxRanks = 1024;
-
-struct LayoutRow {
-  ShardLayout layout;
-  std::string_view name;
-};
-constexpr std::array<LayoutRow, 1> kLayouts{{{ShardLayout::kHf, "hf"}}};
+constexpr std::string_view kDescriptionStem = "quant_model_description";
 
 std::string hexadecimal(uint32_t value) {
   return fmt::format("{:08x}", value);
@@ -70,6 +64,20 @@ ManifestFile parse_file(const Json& json) {
   return file;
 }
 
+std::string checked_index(const std::string& name) {
+  if (!name.ends_with(".index.json"))
+    throw bad_input(fmt::format("names the index \"{}\", no .index.json file", name));
+  return checked_name(name);
+}
+
+/// Only texts that say how weights are read are restored from the manifest.
+std::string checked_original(const std::string& name, const ShardManifest& manifest) {
+  const bool is_description = name.starts_with(kDescriptionStem) && name.ends_with(".json");
+  if (name != "config.json" && !is_description && manifest.index_file != name)
+    throw bad_input(fmt::format("has an original of \"{}\", which it must not", name));
+  return checked_name(name);
+}
+
 ShardManifest parse_manifest(const Json& document) {
   if (document.at("version").get<int64_t>() != kVersion) {
     throw bad_input(fmt::format("is of version {}; this program reads version {}",
@@ -81,42 +89,69 @@ ShardManifest parse_manifest(const Json& document) {
   manifest.tp = document.at("tp").get<int64_t>();
   if (manifest.tp < 1 || manifest.tp > kMaxRanks)
     throw bad_input(fmt::format("says tp {}, which is not from 1 to {}", manifest.tp, kMaxRanks));
-  manifest.layout = parse_shard_layout(document.at("layout").get<std::string>());
+  manifest.layout = formats::parse_shard_layout(document.at("layout").get<std::string>());
   manifest.is_padded = document.at("is_padded").get<bool>();
   manifest.bare_names = document.at("bare_names").get<bool>();
   if (!document.at("index_file").is_null())
-    manifest.index_file = checked_name(document.at("index_file").get<std::string>());
+    manifest.index_file = checked_index(document.at("index_file").get<std::string>());
+  for (const auto& [key, size] : document.at("padded").items())
+    manifest.padded[key] = size.get<int64_t>();
+  for (const auto& [name, text] : document.at("originals").items())
+    manifest.originals[checked_original(name, manifest)] = text.get<std::string>();
   std::set<std::string> names;
+  std::set<std::string> tensors;
   for (const Json& file : document.at("files")) {
     manifest.files.push_back(parse_file(file));
     if (!names.insert(manifest.files.back().name).second)
       throw bad_input(fmt::format("names the file {} twice", manifest.files.back().name));
+    for (const ManifestTensor& tensor : manifest.files.back().tensors) {
+      if (!tensors.insert(tensor.name).second)
+        throw bad_input(fmt::format("names the tensor {} twice", tensor.name));
+    }
   }
   return manifest;
 }
 
 }  // namespace
 
-std::string_view shard_layout_name(ShardLayout layout) {
-  return kLayouts.at(static_cast<size_t>(layout)).name;
+formats::ModelConfig ShardManifest::config() const {
+  const auto text = originals.find("config.json");
+  if (text == originals.end())
+    throw bad_input(fmt::format("{}: has no config.json among its originals", kShardManifestFile));
+  formats::ModelConfig config =
+      formats::parse_model_config(formats::parse_json(text->second, text->first), text->first);
+  config.bare_names = bare_names;
+  return config;
 }
 
-ShardLayout parse_shard_layout(std::string_view name) {
-  std::string known;
-  for (const LayoutRow& row : kLayouts) {
-    if (row.name == name) return row.layout;
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", row.name);
+std::optional<std::pair<std::string, formats::Description>> ShardManifest::description() const {
+  for (const auto& [name, text] : originals) {
+    if (!name.starts_with(kDescriptionStem)) continue;
+    return std::pair(name, formats::parse_description(formats::parse_json(text, name), name));
   }
-  throw bad_input(fmt::format("unknown layout \"{}\"; known are {}", name, known));
+  return std::nullopt;
 }
 
 std::string rank_folder(ShardLayout layout, int64_t rank, int64_t tp) {
   switch (layout) {
     case ShardLayout::kHf:
       return fmt::format("rank-{}", rank);
+    case ShardLayout::kMindie:
+      return fmt::format("part{}-of-{}", rank, tp);
+    case ShardLayout::kVllm:
+      return "";
   }
   throw formats::Error(formats::ErrorCode::kInternal,
                        fmt::format("no folder of rank {} of {}", rank, tp));
+}
+
+std::string shard_note_file(ShardLayout layout, int64_t rank) {
+  return layout == ShardLayout::kVllm ? fmt::format("llmq_shard-rank-{}.json", rank)
+                                      : "llmq_shard.json";
+}
+
+std::string vllm_weight_file(int64_t rank) {
+  return fmt::format("model-rank-{}-part-0.safetensors", rank);
 }
 
 std::string manifest_fingerprint(const Json& document) {
@@ -132,10 +167,12 @@ Json manifest_json(const ShardManifest& manifest) {
   for (const ManifestFile& file : manifest.files) files.push_back(file_json(file));
   Json document{{"version", kVersion},
                 {"tp", manifest.tp},
-                {"layout", shard_layout_name(manifest.layout)},
+                {"layout", formats::shard_layout_name(manifest.layout)},
                 {"is_padded", manifest.is_padded},
+                {"padded", Json(manifest.padded)},
                 {"bare_names", manifest.bare_names},
                 {"index_file", manifest.index_file ? Json(*manifest.index_file) : Json(nullptr)},
+                {"originals", Json(manifest.originals)},
                 {"files", std::move(files)}};
   document["fingerprint"] = manifest_fingerprint(document);
   return document;
@@ -170,7 +207,9 @@ void check_shard_note(const fs::path& rank_path, const Json& manifest, int64_t r
     throw bad_input(fmt::format("{}: the folder of rank {} is missing; bring all {} together",
                                 rank_path.string(), rank, manifest.at("tp").get<int64_t>()));
   }
-  const Json note = formats::read_json_file(rank_path / kShardNoteFile);
+  const ShardLayout layout = formats::parse_shard_layout(manifest.at("layout").get<std::string>());
+  const fs::path path = rank_path / shard_note_file(layout, rank);
+  const Json note = formats::read_json_file(path);
   const Json wanted = shard_note(manifest, rank);
   if (note == wanted) return;
   for (const auto& [key, value] : wanted.items()) {
@@ -178,8 +217,14 @@ void check_shard_note(const fs::path& rank_path, const Json& manifest, int64_t r
     if (found == value) continue;
     throw bad_input(
         fmt::format("{}: its {} is {}, but the manifest asks for {}; the shards are not of one run",
-                    (rank_path / kShardNoteFile).string(), key, found.dump(), value.dump()));
+                    path.string(), key, found.dump(), value.dump()));
   }
+}
+
+formats::Checkpoint open_rank(const fs::path& folder, const ShardManifest& manifest, int64_t rank) {
+  return manifest.layout == ShardLayout::kVllm
+             ? formats::Checkpoint::open_file(folder, vllm_weight_file(rank))
+             : formats::Checkpoint::open(folder / rank_folder(manifest.layout, rank, manifest.tp));
 }
 
 }  // namespace llmq::convert

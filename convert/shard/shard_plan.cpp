@@ -9,6 +9,7 @@
 #include "formats/dialect.h"
 #include "formats/error.h"
 #include "formats/file.h"
+#include "formats/json.h"
 #include "formats/safetensors.h"
 
 namespace llmq::convert {
@@ -21,15 +22,12 @@ namespace fs = std::filesystem;
 /// Schemes of the linears of a manifest, by module.
 class Schemes {
  public:
-  Schemes(const ShardManifest& manifest, const fs::path& folder) {
+  Schemes(const ShardManifest& manifest, const std::unordered_map<std::string, std::string>& tags,
+          int64_t group_size)
+      : group_size_(group_size), tags_(tags) {
     for (const ManifestFile& file : manifest.files) {
       for (const ManifestTensor& tensor : file.tensors) dtypes_[tensor.name] = tensor.dtype;
     }
-    const auto path = formats::find_description(folder);
-    if (!path) return;
-    const formats::Description description = formats::read_description(*path);
-    group_size_ = description.group_size;
-    tags_.insert(description.tensors.begin(), description.tensors.end());
   }
 
   [[nodiscard]] formats::LinearScheme of(const std::string& module) const {
@@ -44,9 +42,46 @@ class Schemes {
 
  private:
   int64_t group_size_ = 0;
-  std::unordered_map<std::string, std::string> tags_;
+  const std::unordered_map<std::string, std::string>& tags_;
   std::unordered_map<std::string, formats::DType> dtypes_;
 };
+
+/// How engines share the embedding, and what they pad whatever the number of ranks.
+struct LayoutCuts {
+  formats::EmbeddingCut embedding = formats::EmbeddingCut::kVocabulary;
+  formats::ExtentMultiples multiples;
+};
+
+LayoutCuts cuts_of(ShardLayout layout) {
+  // vLLM's vocabulary is a multiple of this.
+  constexpr int64_t kVllmVocabularyMultiple = 64;
+  switch (layout) {
+    case ShardLayout::kHf:
+      return {};
+    case ShardLayout::kMindie:
+      return {formats::EmbeddingCut::kHidden, {}};
+    case ShardLayout::kVllm:
+      return {formats::EmbeddingCut::kVocabulary,
+              {{formats::Extent::kVocabulary, kVllmVocabularyMultiple}}};
+  }
+  throw formats::Error(formats::ErrorCode::kInternal, "unknown layout");
+}
+
+/// The key of config.json that says an extent which may be padded.
+std::string_view config_key(formats::Extent extent) {
+  switch (extent) {
+    case formats::Extent::kVocabulary:
+      return "vocab_size";
+    case formats::Extent::kIntermediate:
+      return "intermediate_size";
+    case formats::Extent::kMoeIntermediate:
+      return "moe_intermediate_size";
+    case formats::Extent::kSharedIntermediate:
+      return "shared_expert_intermediate_size";
+    default:
+      throw formats::Error(formats::ErrorCode::kInternal, "an extent that is never padded");
+  }
+}
 
 std::map<std::string, std::string> metadata_of(const fs::path& path) {
   const formats::MappedFile file(path);
@@ -60,12 +95,15 @@ formats::TensorSlice ShardPlan::slice(const ManifestTensor& tensor, const format
   return formats::slice_of(tensor.shape, cut, partition, rank);
 }
 
-ShardPlan make_shard_plan(const ShardManifest& manifest, const fs::path& folder) {
-  formats::ModelConfig config = formats::read_model_config(folder);
-  config.bare_names = manifest.bare_names;
-  const formats::CutFinder finder(config, formats::EmbeddingCut::kVocabulary);
-  const Schemes schemes(manifest, folder);
-  ShardPlan plan{formats::Partition(config, manifest.tp), {}};
+ShardPlan make_shard_plan(const ShardManifest& manifest) {
+  const formats::ModelConfig config = manifest.config();
+  const LayoutCuts layout = cuts_of(manifest.layout);
+  const formats::CutFinder finder(config, layout.embedding);
+  const auto description = manifest.description();
+  ShardPlan plan{formats::Partition(config, manifest.tp, layout.multiples), {}, {}};
+  if (description)
+    plan.tags.insert(description->second.tensors.begin(), description->second.tensors.end());
+  const Schemes schemes(manifest, plan.tags, description ? description->second.group_size : 0);
   std::vector<NamedCut> named;
   for (const ManifestFile& file : manifest.files) {
     std::vector<formats::TensorCut>& cuts = plan.cuts.emplace_back();
@@ -82,10 +120,18 @@ ShardPlan make_shard_plan(const ShardManifest& manifest, const fs::path& folder)
   return plan;
 }
 
-ShardManifest manifest_of(const formats::Checkpoint& source, int64_t tp, bool is_padded) {
+std::map<std::string, int64_t> padded_config_sizes(const ShardPlan& plan) {
+  std::map<std::string, int64_t> sizes;
+  for (const auto& [extent, size] : plan.partition.padded())
+    sizes[std::string(config_key(extent))] = size;
+  return sizes;
+}
+
+ShardManifest manifest_of(const formats::Checkpoint& source, const ShardOptions& options) {
   ShardManifest manifest;
-  manifest.tp = tp;
-  manifest.is_padded = is_padded;
+  manifest.tp = options.tp;
+  manifest.layout = options.layout;
+  manifest.is_padded = options.pad;
   manifest.bare_names = formats::has_bare_names(source);
   manifest.index_file = source.index_file();
   for (const std::string& name : source.files())
@@ -93,6 +139,12 @@ ShardManifest manifest_of(const formats::Checkpoint& source, int64_t tp, bool is
   for (const formats::StoredTensor& tensor : source.tensors())
     manifest.files.at(tensor.file_index)
         .tensors.push_back({tensor.name, tensor.dtype, tensor.shape, 0});
+  std::vector<std::string> originals{"config.json"};
+  if (const auto description = formats::find_description(source.folder()))
+    originals.push_back(description->filename());
+  if (source.index_file()) originals.push_back(*source.index_file());
+  for (const std::string& name : originals)
+    manifest.originals[name] = formats::read_text_file(source.folder() / name);
   return manifest;
 }
 

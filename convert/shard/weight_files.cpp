@@ -5,12 +5,10 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
-#include "convert/pipeline/side_files.h"
 #include "convert/report/console.h"
-#include "convert/shard/shard_manifest.h"
-#include "formats/description.h"
 #include "formats/error.h"
 
 namespace llmq::convert {
@@ -19,6 +17,19 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kChecksumBlockBytes = size_t{4} << 20;
+
+constexpr std::array<std::string_view, 8> kWeightExtensions{
+    ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"};
+/// Of what quantization tools keep beside the weights.
+constexpr std::string_view kOptionalFolder = "optional";
+
+bool stands_beside(const std::string& name) {
+  const bool is_weight =
+      std::any_of(kWeightExtensions.begin(), kWeightExtensions.end(),
+                  [&](std::string_view extension) { return name.ends_with(extension); });
+  return !is_weight && name != "config.json" && !name.ends_with(".index.json") &&
+         !name.starts_with("quant_model_description") && !name.starts_with("llmq_shard");
+}
 
 uint32_t crc32_of_block(std::span<const std::byte> bytes) {
   return static_cast<uint32_t>(
@@ -87,12 +98,20 @@ void check_disk(const fs::path& destination, uint64_t needed_bytes) {
 }
 
 void copy_beside_weights(const fs::path& from, const fs::path& to) {
-  std::vector<std::string> names = side_files(from);
-  std::erase(names, std::string(kShardManifestFile));
-  names.emplace_back("config.json");
-  if (const auto description = formats::find_description(from))
-    names.push_back(description->filename().string());
-  for (const std::string& name : names) formats::copy_file_synced(from / name, to / name);
+  for (const auto& entry : fs::directory_iterator(from)) {
+    const std::string name = entry.path().filename().string();
+    std::error_code error;  // of a link that leads nowhere
+    if (entry.is_regular_file(error) && !error && stands_beside(name))
+      formats::copy_file_synced(entry.path(), to / name);
+  }
+  std::error_code error;
+  if (!fs::is_directory(from / kOptionalFolder, error)) return;
+  for (const auto& entry : fs::recursive_directory_iterator(from / kOptionalFolder)) {
+    if (!entry.is_regular_file()) continue;
+    const fs::path path = to / entry.path().lexically_relative(from);
+    fs::create_directories(path.parent_path());
+    formats::copy_file_synced(entry.path(), path);
+  }
 }
 
 }  // namespace llmq::convert

@@ -69,7 +69,9 @@ class Checksum {
 /// free.
 void check_disk(const std::filesystem::path& destination, uint64_t needed_bytes);
 
-/// Copies what stands beside the weights: config.json, the description and the side files.
+/// Copies what stands beside the weights but says nothing of them: tokenizer, generation and chat
+/// configuration, code, reports, the folder `optional`. Not weights of any kind, indexes,
+/// config.json, descriptions, or what llmq writes into sharded folders.
 void copy_beside_weights(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace llmq::convert

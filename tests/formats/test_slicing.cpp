@@ -313,7 +313,7 @@ TEST(Slicing, PartsThatDisagreeAreFound) {
   for (int64_t rank = 0; rank < 4; ++rank)
     parts.push_back({slice_of(shape, cut, partition, rank), stored[static_cast<size_t>(rank)]});
   std::vector<std::byte> merged(bytes.size());
-  EXPECT_EQ(merge_rows({{16, 3}, 1}, parts, {0, 16}, merged), 2);
+  EXPECT_EQ(merge_rows({{16, 3}, 1}, parts, {0, 16}, merged), (DifferingRanks{2, 3}));
   const TensorCut once{CutAxis::kRankZero, Extent::kOne, 1, false};
   const RankPart second{slice_of(shape, once, partition, 1), bytes};
   EXPECT_FALSE(is_padding_zero(second, 1));
