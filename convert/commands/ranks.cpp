@@ -42,6 +42,13 @@ std::optional<ShardedFolder> open_sharded(const ModelCommandOptions& options) {
   }
   ShardedFolder folder{path, read_manifest(path), {}};
   folder.document = manifest_json(folder.manifest);
+  if (folder.manifest.layout != ShardLayout::kHf) {
+    throw bad_input(fmt::format(
+        "{}: is in the layout of another engine ({}); ranks run the layout hf, which holds the "
+        "same bytes: `llmq shard --tp {} --layout hf` of the whole model, or sparse-compress with "
+        "--layout hf",
+        options.folder, formats::shard_layout_name(folder.manifest.layout), folder.manifest.tp));
+  }
   if (options.tp != 0 && options.tp != folder.manifest.tp) {
     throw bad_input(
         fmt::format("{}: was cut for {} ranks, not {}; run it with --tp {} or cut the "

@@ -27,7 +27,7 @@ struct SparseOptions {
   std::string save_directory;
   std::string split_directory;
   std::string codec = "rans";
-  std::string layout = "hf";
+  std::string layout = "mindie";
   int64_t tp = 0;
   int n_workers = 0;
   bool decompress = false;
@@ -42,10 +42,13 @@ int worker_count(const SparseOptions& options, const CommonOptions& common) {
 
 ShardLayout chosen_layout(const std::string& name) {
   try {
-    return parse_shard_layout(name);
+    const ShardLayout layout = formats::parse_shard_layout(name);
+    if (layout != ShardLayout::kVllm) return layout;
   } catch (const formats::Error& error) {
     throw formats::usage_error(std::string("--layout: ") + error.what());
   }
+  throw formats::usage_error(
+      "--layout vllm: its one folder for all ranks is not compressed; known are mindie and hf");
 }
 
 formats::Json compress(const SparseOptions& options, const CommonOptions& common,
@@ -90,7 +93,7 @@ void add_options(CLI::App& command, SparseOptions& options) {
                      "Keep the cut, uncompressed folder here, for the vendor's compressor");
   command.add_option("--codec", options.codec,
                      "rans (default: smaller, faster) or deflate (read by any zlib)");
-  command.add_option("--layout", options.layout, "Names and folders of the ranks: hf");
+  command.add_option("--layout", options.layout, "Names and folders of the ranks: mindie (default) or hf");
   command
       .add_option("--multiprocess-num", options.n_workers,
                   "Threads, under the vendor's name; the files are the same for any number")

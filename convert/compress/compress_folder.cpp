@@ -306,6 +306,7 @@ bool has_begun_files(const SplitFolder& split, const fs::path& staging, const Jo
 
 SplitFolder make_split(const CompressJob& job, const fs::path& folder, Console& console) {
   ShardJob shard{.source = job.source, .destination = folder, .tp = job.tp};
+  shard.layout = job.layout;
   shard.pad = job.pad;
   shard.force = job.force;
   shard.n_threads = job.n_threads;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -39,6 +40,8 @@ class SparseFixture : public CalibratedFixture {
                                                 const std::vector<std::string>& options = {}) {
     Command command = llmq_command({"sparse-compress", "--tp", std::to_string(tp), "--model_path",
                                     from, "--save_directory", to, "--json"});
+    if (std::find(options.begin(), options.end(), "--layout") == options.end())
+      command.argv.insert(command.argv.end(), {"--layout", "hf"});
     command.argv.insert(command.argv.end(), options.begin(), options.end());
     return command;
   }

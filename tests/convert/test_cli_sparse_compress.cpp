@@ -59,6 +59,22 @@ TEST_F(CliSparseCompress, DecompressionGivesTheSplitFolderAndMergeTheOriginal) {
   }
 }
 
+TEST_F(CliSparseCompress, PartsOfMindIeAreCompressedUnlessAnotherLayoutIsAskedFor) {
+  const fs::path compressed = folder_ / "mindie";
+  const CommandResult result = run_llmq(
+      {"sparse-compress", "--tp", "2", "--model_path", sparse_, "--save_directory", compressed});
+  ASSERT_EQ(result.exit_code, 0) << result.summary();
+  std::vector<RawTensor> tensors = read_all_tensors(compressed / "part1-of-2");
+  for (const std::string module : {"attn.c_attn", "attn.c_proj", "mlp.w2_w1", "mlp.c_proj"}) {
+    for (const std::string suffix : {".weight", ".index", ".info"})
+      EXPECT_EQ(tensor_named(tensors, "transformer.h.0." + module + suffix).shape.size(), 1U);
+  }
+  EXPECT_EQ(run_llmq({"verify", compressed}).exit_code, 0);
+  const fs::path restored = folder_ / "restored";
+  ASSERT_EQ(decompress(compressed, restored).exit_code, 0);
+  expect_merge(restored);
+}
+
 TEST_F(CliSparseCompress, AWeightInSeveralFilesKeepsThem) {
   std::vector<std::string> options = sparse_options_;
   options.insert(options.end(), {"-part_file_size", "0.00005"});

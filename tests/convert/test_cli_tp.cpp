@@ -155,6 +155,10 @@ TEST_F(CliTp, WhatDoesNotBelongTogetherIsRefusedInOneSentence) {
   launched.environment["OMPI_COMM_WORLD_SIZE"] = "3";
   expect_error(launched, kBadUsage, "mpirun -n 2");
 
+  const fs::path engine = folder_ / "engine";
+  ASSERT_EQ(run_llmq({"shard", "--tp", "2", "--layout", "mindie", source_, engine}).exit_code, 0);
+  expect_error(eval_command(engine), kBadInput, "--layout hf");
+
   const fs::path others = shard(quantize("w8a16", {"-type", "w8a16"}), 2);
   fs::rename(shards / "rank-1", folder_ / "kept");
   expect_error(eval_command(shards), kBadInput, "rank 1");
