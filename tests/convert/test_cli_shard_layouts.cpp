@@ -277,6 +277,38 @@ TEST_F(CliShardLayouts, LinearsThatDifferAreStoredApartOrRefused) {
   expect_merge(shards, source_);
 }
 
+TEST_F(CliShardLayouts, WrappedNormsAreCalledAsTheEngineCallsThem) {
+  std::vector<RawTensor> tensors = read_safetensors(source_ / "model.safetensors");
+  const std::string norm = "model.layers.0.input_layernorm.";
+  for (const std::string suffix : {"module.weight", "module.bias"}) {
+    RawTensor tensor = tensor_named(tensors, norm + "weight");
+    tensor.name = norm + suffix;
+    tensors.push_back(tensor);
+  }
+  write_file(source_ / "model.safetensors", safetensors_file(tensors));
+  const fs::path shards = shard(source_, 2, {"--layout", "mindie"});
+  const std::set<std::string> names = names_in(read_all_tensors(shards / "part0-of-2"));
+  const std::string stored = "transformer.h.0.ln_1.";
+  EXPECT_THAT(names,
+              IsSupersetOf({stored + "ori.weight", stored + "anti.weight", stored + "anti.bias"}));
+  EXPECT_FALSE(names.contains(stored + "weight"));
+  expect_merge(shards, source_);
+}
+
+TEST_F(CliShardLayouts, AFullDiskLeavesNothing) {
+  const fs::path shards = shard(source_, 2, {"--layout", "vllm"});
+  const auto before = folder_entries(folder_.path());
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"shard", "--tp", "2", "--layout", "mindie", source_,
+                                 folder_ / "refused"},
+        std::vector<std::string>{"merge", shards, folder_ / "refused"}}) {
+    Command command = llmq_command(arguments);
+    command.max_file_bytes = 20'000;
+    EXPECT_NE(run_command(command).exit_code, 0) << arguments.front();
+    EXPECT_EQ(folder_entries(folder_.path()), before) << arguments.front();
+  }
+}
+
 TEST_F(CliShardLayouts, EnginesReadThePaddedSizes) {
   take("qwen3-head-dim");
   const fs::path out = quantize("out", {"-type", "w4a16", "-group_size", "8"});
