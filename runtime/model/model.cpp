@@ -105,6 +105,8 @@ struct Model::State {
     layers.reserve(static_cast<size_t>(config.n_layers));
     for (int64_t layer = 0; layer < config.n_layers; ++layer) layers.push_back(loader.layer(layer));
     set_kv_codes();
+    if (!options.side_folder.empty())
+      config.vocab_size = formats::read_model_config(options.side_folder).vocab_size;
     if (options.ranks != nullptr) runner.set_padded_heads(padded_heads(config, *options.ranks));
     static_cast<void>(kv_layout.page_size_bytes());
   }
@@ -136,9 +138,9 @@ struct Model::State {
     }
   }
 
-  /// The head on rows of hidden states, over all ranks.
+  /// The head on rows of hidden states, over all ranks. Rows that pad the vocabulary give nothing.
   void apply_head(const ConstMatrixF32& x, const MatrixF32& out, std::span<const PhaseRun> runs) {
-    if (own_config.vocab_size == config.vocab_size)
+    if (options.ranks == nullptr || options.ranks->size() == 1)
       return apply_linear(outer.head, x, out, team, runs);
     const int64_t n_own = own_config.vocab_size;
     const auto n_values = static_cast<size_t>(x.n_rows * n_own);
@@ -148,8 +150,9 @@ struct Model::State {
     options.ranks->gather(own_logits, all_logits);
     const float* from = all_logits.data();
     for (int64_t rank = 0; rank < options.ranks->size(); ++rank) {
+      const int64_t n_used = std::clamp<int64_t>(config.vocab_size - rank * n_own, 0, n_own);
       for (int64_t row = 0; row < x.n_rows; ++row, from += n_own)
-        std::copy_n(from, n_own, out.data + row * out.row_stride + rank * n_own);
+        std::copy_n(from, n_used, out.data + row * out.row_stride + rank * n_own);
     }
   }
 
@@ -293,8 +296,7 @@ void Model::run_piece(std::span<const BatchItem> items, const RowVisitor& visit,
     state.embed(tokens[static_cast<size_t>(origin.token)],
                 {hidden.data + row * n_hidden, static_cast<size_t>(n_hidden)});
   }
-  if (state.own_config.vocab_size != state.config.vocab_size)
-    state.options.ranks->sum(std::span(state.hidden));
+  if (state.options.ranks != nullptr) state.options.ranks->sum(std::span<float>(state.hidden));
   observe(0);
   for (int64_t layer = 0; layer < state.config.n_layers; ++layer) {
     state.runner.run_layer(state.layers[static_cast<size_t>(layer)], {layer, layer}, hidden);

@@ -40,8 +40,8 @@ struct ModelOptions {
   /// formats/slicing.h describes, embedding and head by vocabulary); all then make the same calls
   /// and see the same values. Null for a whole model.
   Communicator* ranks = nullptr;
-  /// Where generation_config.json is, and config.json where none is beside the weights; empty: all
-  /// are there.
+  /// Where generation_config.json is, and the config.json of the whole model; a rank's own, with
+  /// sizes that padding changed, may stand beside its weights. Empty: all are beside the weights.
   std::filesystem::path side_folder = {};
   Reduction reduction = Reduction::kInt32;  ///< how partial products are added up
 };

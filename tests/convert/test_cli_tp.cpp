@@ -115,6 +115,14 @@ TEST_F(CliTp, HeadsAreReplicatedAndPaddedAsEnginesDo) {
   EXPECT_EQ(nll(shard(dynamic, 4)), nll(dynamic));
 }
 
+TEST_F(CliTp, PaddedVocabularyAndMlpAreNotSeen) {
+  take("qwen3-head-dim", {{"vocab_size", 463}, {"intermediate_size", 190}});
+  const fs::path shards = folder_ / "padded";
+  ASSERT_EQ(run_llmq({"shard", "--tp", "4", "--pad", source_, shards}).exit_code, 0);
+  const double whole = nll(source_);
+  EXPECT_NEAR(nll(shards), whole, 1e-5 * whole);
+}
+
 TEST_F(CliTp, ExpertsAndTiedEmbeddingsRunOverRanks) {
   take("qwen2-moe");
   expect_like_whole(source_, {2});
