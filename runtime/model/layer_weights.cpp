@@ -291,7 +291,7 @@ void WeightLoader::add_scheme_tensor(const std::string& name, const formats::Ten
   }
   if (rule.suffix == ".weight_scale") {
     const std::span<const float> values = vectors_.scheme_floats(name, rule, shape);
-    if (formats::scheme_row(linear.scheme).activation_bits == 8) check_positive(name, values);
+    if (formats::scheme_row(linear.scheme).activation_bits == 8) check_row_scales(name, values);
     linear.scale = values.data();
   } else if (rule.suffix == ".weight_offset") {
     const std::span<const float> values = vectors_.scheme_floats(name, rule, shape);
@@ -310,11 +310,19 @@ void WeightLoader::add_scheme_tensor(const std::string& name, const formats::Ten
     linear.activation.offset = offset;
   } else if (rule.suffix == ".deq_scale") {
     const std::span<const float> values = vectors_.deq_scale(name, shape);
-    check_positive(name, values);
+    check_row_scales(name, values);
     linear.deq_scale = values.data();
   } else if (rule.suffix == ".quant_bias") {
     linear.quant_bias = vectors_.integers(name, shape).data();
   }
+}
+
+void WeightLoader::check_row_scales(const std::string& name, std::span<const float> values) const {
+  if (ranks_ == nullptr) return check_positive(name, values);
+  // Rows that make the parts of all ranks equally large are zeros, and so are their scales.
+  std::vector<float> stored(values.begin(), values.end());
+  std::replace(stored.begin(), stored.end(), 0.0F, 1.0F);
+  check_positive(name, stored);
 }
 
 void WeightLoader::set_input_scale(const std::string& name, float scale,

@@ -121,6 +121,7 @@ class WeightLoader {
   [[nodiscard]] int64_t group_size_of(const formats::StoredTensor& scale, int64_t n_in) const;
   void add_scheme_tensors(const std::string& module, LinearWeights& linear);
   void pack_codes(const std::string& module, LinearWeights& linear);
+  void check_row_scales(const std::string& name, std::span<const float> values) const;
   void set_input_scale(const std::string& name, float scale, LinearWeights& linear) const;
   NormWeights norm(formats::Role role, int64_t layer_index);
   std::span<const float> head_norm(formats::Role role, int64_t layer_index);
