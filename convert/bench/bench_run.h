@@ -55,8 +55,8 @@ struct BenchContext {
 /// row a sequence) take at the measured peaks of their numbers, over the first token's time;
 /// share_of_bandwidth the time that reading weights and KV cache of the decode steps takes at the
 /// measured read bandwidth, over their time.
-formats::Json bench_row(const runtime::Model& model, const BenchCase& one, const BenchTimes& times,
-                        const BenchContext& context);
+formats::Json bench_row(const runtime::Model& model, const BenchCase& one,
+                        const BenchTimes& measured, const BenchContext& context);
 
 /// Limits as a document: read_gb_per_s, threads, and peaks by kind and instruction.
 formats::Json limits_json(const quant::MachineLimits& limits);

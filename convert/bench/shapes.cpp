@@ -38,6 +38,7 @@ constexpr std::array kShapes{
 
 std::vector<std::string_view> bench_shape_names() {
   std::vector<std::string_view> names;
+  names.reserve(kShapes.size());
   for (const Shape& shape : kShapes) names.push_back(shape.name);
   return names;
 }

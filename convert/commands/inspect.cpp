@@ -81,7 +81,7 @@ formats::Json inspect_json(const TensorList& list, const InspectOptions& options
 
 /// The shape, and of a compressed weight what it holds: "[812] = [64, 32] rans".
 std::string shape_text(const formats::Json& tensor) {
-  const std::string shape = tensor["shape"].dump();
+  std::string shape = tensor["shape"].dump();
   if (!tensor.contains("compressed")) return shape;
   const formats::Json& compressed = tensor["compressed"];
   return fmt::format("{} = {} {}", shape, compressed["shape"].dump(),

@@ -32,7 +32,7 @@ char read_answer(int from) {
 }
 
 std::string refusal_by_trial(bool (*trial)()) {
-  const std::string could_not = "the trial of the tiles could not be started";
+  std::string could_not = "the trial of the tiles could not be started";
   int ends[2] = {-1, -1};
   if (pipe(ends) != 0) return could_not;
   const pid_t child = fork();

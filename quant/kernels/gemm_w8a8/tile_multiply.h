@@ -45,6 +45,7 @@ struct ConfigTable {
     for (int n_rows = 1; n_rows <= kBlockRows; ++n_rows) of_rows[n_rows] = config_of_rows(n_rows);
   }
 };
+// NOLINTNEXTLINE(misc-definitions-in-headers): constexpr, so that every file has its own
 alignas(64) constexpr ConfigTable kTileConfigs;
 
 // Complete sums of a block of tiles. They are finished a few at a time while the tiles of the next
