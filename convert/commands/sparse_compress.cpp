@@ -93,7 +93,8 @@ void add_options(CLI::App& command, SparseOptions& options) {
                      "Keep the cut, uncompressed folder here, for the vendor's compressor");
   command.add_option("--codec", options.codec,
                      "rans (default: smaller, faster) or deflate (read by any zlib)");
-  command.add_option("--layout", options.layout, "Names and folders of the ranks: mindie (default) or hf");
+  command.add_option("--layout", options.layout,
+                     "Names and folders of the ranks: mindie (default) or hf");
   command
       .add_option("--multiprocess-num", options.n_workers,
                   "Threads, under the vendor's name; the files are the same for any number")
