@@ -140,7 +140,7 @@ void run_case(benchmark::State& state, const Case& c) {
   const bool is_computing = operations / median(peaks) > bytes / median(bandwidths);
   state.counters[is_computing ? "share_of_fp32_peak" : "share_of_bandwidth"] =
       is_computing ? operations / median(times) * 1e-9 / median(peaks)
-                : bytes / median(times) * 1e-9 / median(bandwidths);
+                   : bytes / median(times) * 1e-9 / median(bandwidths);
   state.counters["of_limit_%"] = 100.0 * median(limits) / median(times);
   state.counters["best_%"] = 100.0 * best(limits) / best(times);
 }
