@@ -53,7 +53,9 @@ W8A8Folder sparse_folder(const std::string& golden, const std::string& tag, unsi
 W8A8Folder compressed(W8A8Folder folder, quant::W8A8scCodec codec) {
   quant::ThreadTeam team(1);
   folder.description["model_quant_type"] = "W8A8SC";
-  for (const auto& [module, linear] : folder.linears) {
+  for (const auto& entry : folder.linears) {
+    const std::string& module = entry.first;
+    const auto& linear = entry.second;
     const quant::CompressedCodes stored =
         quant::compress_codes({linear.codes.data(), linear.n, linear.k, linear.k}, codec, team);
     const auto add = [&](const std::string& suffix, DType dtype, const auto& values) {
