@@ -69,9 +69,10 @@ void check_executable(const ModelConfig& config, const Description* description)
         "{}; quantize without it",
         formats::kDescriptionFile, kv.empty() ? fa : kv, architecture.family));
   }
-  if (!fa.empty() && config.head_dim > Attention::kMaxFaHeadDim) {
-    throw bad_input(fmt::format("FAQuant attention runs with heads of at most {} lanes, not {}",
-                                Attention::kMaxFaHeadDim, config.head_dim));
+  if (!(fa.empty() && kv.empty()) && config.head_dim > Attention::kMaxFaHeadDim) {
+    throw bad_input(fmt::format(
+        "attention over int8 keys and values runs with heads of at most {} lanes, not {}",
+        Attention::kMaxFaHeadDim, config.head_dim));
   }
 }
 
