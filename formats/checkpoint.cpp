@@ -108,6 +108,18 @@ Checkpoint Checkpoint::open_file(const std::filesystem::path& folder, const std:
   return checkpoint;
 }
 
+Checkpoint Checkpoint::of_views(Checkpoint stored, std::vector<StoredTensor> tensors) {
+  stored.by_name_.clear();
+  stored.tensors_ = std::move(tensors);
+  for (size_t i = 0; i < stored.tensors_.size(); ++i) {
+    if (!stored.by_name_.emplace(stored.tensors_[i].name, i).second) {
+      throw bad_input(fmt::format("{}: tensor {} is there twice", stored.folder_.string(),
+                                  stored.tensors_[i].name));
+    }
+  }
+  return stored;
+}
+
 void Checkpoint::add_indexed_files() {
   const std::filesystem::path index_path = folder_ / *index_file_;
   const auto weight_map = read_weight_map(index_path);

@@ -37,6 +37,10 @@ class Checkpoint {
   /// Opens one weight file of a folder that holds those of several checkpoints. Errors as open().
   static Checkpoint open_file(const std::filesystem::path& folder, const std::string& name);
 
+  /// The files of `stored` with other tensors, whose bytes lie in them: renamed ones, or parts of
+  /// those stored. Throws Error{kBadInput} where two have one name.
+  static Checkpoint of_views(Checkpoint stored, std::vector<StoredTensor> tensors);
+
   /// In file order, then by offset.
   [[nodiscard]] const std::vector<StoredTensor>& tensors() const { return tensors_; }
 

@@ -125,17 +125,20 @@ int run_model_bench(const BenchOptions& options, const RankPlace& place) {
   const std::vector<BenchCase> cases = cases_of(options);
   std::unique_ptr<SyntheticModel> synthetic;
   std::filesystem::path folder = place.folder;
-  runtime::ModelOptions model_command = model_options(options.model, place);
   if (options.model.folder.empty()) {
-    model_command.side_folder.clear();
     synthetic = make_synthetic(options, *place.console, place.common);
     folder = synthetic->folder();
   }
   BenchContext context;
   context.name = name_of(options, folder);
-  context.load.size_bytes = formats::Checkpoint::open(folder).size_bytes();
+  context.load.size_bytes =
+      (place.manifest == nullptr ? formats::Checkpoint::open(folder)
+                                 : open_rank(folder, *place.manifest, place.ranks->rank()))
+          .size_bytes();
   const auto start = std::chrono::steady_clock::now();
-  const std::unique_ptr<runtime::Model> model = runtime::Model::load(folder, model_command);
+  const std::unique_ptr<runtime::Model> model =
+      synthetic == nullptr ? load_model(options.model, place)
+                           : runtime::Model::load(folder, model_options(options.model, place));
   context.load.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!options.skips_limits) context.limits = quant::measure_limits(model->team());

@@ -44,12 +44,11 @@ struct Evaluated {
   std::unique_ptr<runtime::Tokenizer> tokenizer;
 };
 
-Evaluated load(const std::filesystem::path& folder, const runtime::ModelOptions& options) {
+Evaluated load(const ModelCommandOptions& options, const RankPlace& place) {
   Evaluated loaded;
-  const std::filesystem::path& side = options.side_folder.empty() ? folder : options.side_folder;
   // The tokenizer first: it takes less time to find that there is none.
-  loaded.tokenizer = std::make_unique<runtime::Tokenizer>(runtime::Tokenizer::load(side));
-  loaded.model = runtime::Model::load(folder, options);
+  loaded.tokenizer = std::make_unique<runtime::Tokenizer>(runtime::Tokenizer::load(place.folder));
+  loaded.model = load_model(options, place);
   return loaded;
 }
 
@@ -101,10 +100,11 @@ void measure_text(const EvalJob& job, std::string_view text, EvalReport& report)
   Evaluated reference;
   // The reference is a whole model, and rank 0 alone compares.
   if (!job.options.reference_path.empty() && job.place.is_first()) {
-    runtime::ModelOptions whole = model_options(job.options.model, job.place);
+    RankPlace whole = job.place;
+    whole.folder = job.options.reference_path;
+    whole.manifest = nullptr;
     whole.ranks = nullptr;
-    whole.side_folder.clear();
-    reference = load(job.options.reference_path, whole);
+    reference = load(job.options.model, whole);
     runtime::check_same_tokenizer(*job.evaluated.tokenizer, *reference.tokenizer,
                                   text.substr(0, kSampleBytes));
   }
@@ -183,8 +183,7 @@ EvalReport measure(const EvalOptions& options, const RankPlace& place) {
   const auto passkey_lengths = parse_lengths(options.passkey_lengths, "--passkey");
   const auto key_value_lengths = parse_lengths(options.key_value_lengths, "--kv-retrieval");
   const Inputs inputs = open_inputs(options);
-  const runtime::ModelOptions run = model_options(options.model, place);
-  Evaluated evaluated = load(place.folder, run);
+  Evaluated evaluated = load(options.model, place);
   const EvalJob job{options, place, evaluated, *place.console};
   EvalReport report;
   report.model_path = options.model.folder;

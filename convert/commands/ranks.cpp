@@ -7,6 +7,7 @@
 
 #include "convert/commands/folder_options.h"
 #include "convert/program.h"
+#include "convert/shard/rank_part.h"
 #include "convert/shard/shard_manifest.h"
 #include "formats/error.h"
 #include "runtime/parallel/mpi_ranks.h"
@@ -24,10 +25,9 @@ struct ShardedFolder {
   ShardManifest manifest;
   formats::Json document;
 
-  [[nodiscard]] fs::path part(int64_t rank) const {
-    fs::path folder = path / rank_folder(manifest.layout, rank, manifest.tp);
-    check_shard_note(folder, document, rank);
-    return folder;
+  /// What a rank loads belongs to the run of the manifest.
+  void check_part(int64_t rank) const {
+    check_shard_note(path / rank_folder(manifest.layout, rank, manifest.tp), document, rank);
   }
 };
 
@@ -42,13 +42,6 @@ std::optional<ShardedFolder> open_sharded(const ModelCommandOptions& options) {
   }
   ShardedFolder folder{path, read_manifest(path), {}};
   folder.document = manifest_json(folder.manifest);
-  if (folder.manifest.layout != ShardLayout::kHf) {
-    throw bad_input(fmt::format(
-        "{}: is in the layout of another engine ({}); ranks run the layout hf, which holds the "
-        "same bytes: `llmq shard --tp {} --layout hf` of the whole model, or sparse-compress with "
-        "--layout hf",
-        options.folder, formats::shard_layout_name(folder.manifest.layout), folder.manifest.tp));
-  }
   if (options.tp != 0 && options.tp != folder.manifest.tp) {
     throw bad_input(
         fmt::format("{}: was cut for {} ranks, not {}; run it with --tp {} or cut the "
@@ -64,7 +57,8 @@ int run_as_threads(const ShardedFolder& folder, const RankPlace& all, const Rank
   runtime::run_thread_ranks(tp, [&](runtime::Communicator& ranks) {
     Console silent(all.common.json, LogLevel::kQuiet);
     silent.mute();
-    RankPlace place{folder.part(ranks.rank()), folder.path, &ranks, all.common,
+    folder.check_part(ranks.rank());
+    RankPlace place{folder.path, &folder.manifest, &ranks, all.common,
                     ranks.rank() == 0 ? all.console : &silent};
     place.common.n_threads = static_cast<int>(std::max<int64_t>(1, thread_count(all.common) / tp));
     const int code = body(place);
@@ -91,7 +85,8 @@ int run_as_process(const ShardedFolder& folder, const RankPlace& all, const Rank
       [&](runtime::Communicator& ranks) {
         Console silent(all.common.json, LogLevel::kQuiet);
         silent.mute();
-        const RankPlace place{folder.part(ranks.rank()), folder.path, &ranks, all.common,
+        folder.check_part(ranks.rank());
+        const RankPlace place{folder.path, &folder.manifest, &ranks, all.common,
                               ranks.rank() == 0 ? all.console : &silent};
         const int code = body(place);
         if (ranks.rank() == 0) exit_code = code;
@@ -105,13 +100,20 @@ int run_as_process(const ShardedFolder& folder, const RankPlace& all, const Rank
 runtime::ModelOptions model_options(const ModelCommandOptions& options, const RankPlace& place) {
   runtime::ModelOptions result = model_options(options, place.common);
   result.ranks = place.ranks;
-  result.side_folder = place.side_folder;
   return result;
+}
+
+std::unique_ptr<runtime::Model> load_model(const ModelCommandOptions& options,
+                                           const RankPlace& place) {
+  const runtime::ModelOptions run = model_options(options, place);
+  if (place.manifest == nullptr) return runtime::Model::load(place.folder, run);
+  return runtime::Model::load_part(
+      open_rank_part(place.folder, *place.manifest, place.ranks->rank()), place.folder, run);
 }
 
 int run_over_ranks(const ModelCommandOptions& options, Console& console,
                    const CommonOptions& common, const RankBody& body) {
-  const RankPlace all{options.folder, options.folder, nullptr, common, &console};
+  const RankPlace all{options.folder, nullptr, nullptr, common, &console};
   const std::optional<ShardedFolder> folder = open_sharded(options);
   if (!folder) return body(all);
   const int64_t n_launched = runtime::mpi_launched_ranks().value_or(1);

@@ -66,9 +66,8 @@ bool has_prompt(const PromptOptions& prompt) {
 
 int run_model(const RunOptions& options, const RankPlace& place) {
   Console& console = *place.console;
-  if (options.is_embedding) check_pooling(place.side_folder);
-  const std::unique_ptr<runtime::Model> model =
-      runtime::Model::load(place.folder, model_options(options.model, place));
+  if (options.is_embedding) check_pooling(place.folder);
+  const std::unique_ptr<runtime::Model> model = load_model(options.model, place);
   if (options.is_explained) {
     const formats::Json explained = explain_json(*model);
     if (!has_prompt(options.prompt)) {
@@ -77,10 +76,10 @@ int run_model(const RunOptions& options, const RankPlace& place) {
     }
     console.info(explain_text(explained));
   }
-  const std::optional<runtime::Tokenizer> tokenizer = load_tokenizer(place.side_folder);
+  const std::optional<runtime::Tokenizer> tokenizer = load_tokenizer(place.folder);
   PromptOptions prompt_options = options.prompt;
   prompt_options.is_embedding = options.is_embedding;
-  const std::vector<Prompt> prompts = read_prompts(prompt_options, place.side_folder, tokenizer);
+  const std::vector<Prompt> prompts = read_prompts(prompt_options, place.folder, tokenizer);
   if (options.is_embedding) {
     EmbedResult result = embed_prompts(*model, prompts, options.max_batch_size, console);
     show(console, options, std::move(result.document), result.text);

@@ -6,7 +6,6 @@
 #include <limits>
 
 #include "quant/kernels/elementwise/elementwise.h"
-#include "quant/lane_codes.h"
 
 namespace llmq::runtime {
 namespace {
@@ -36,12 +35,12 @@ quant::StoredRows stored_rows(const KvCache& cache, const KvRows& rows, int64_t 
           n_rows};
 }
 
-quant::StoredRows decoded_rows(const float* rows, int64_t head_dim, int64_t n_rows) {
-  return {rows, quant::RowType::kF32, head_dim * static_cast<int64_t>(sizeof(float)), n_rows};
-}
-
 bool holds_codes(const KvCache& cache) {
   return cache.layout().dtype == DType::kI8;
+}
+
+CodeHead code_head(const AttentionArgs& args, const KvCache* cache, int64_t kv_head) {
+  return {cache, args.cache_layer, kv_head, args.fa};
 }
 
 }  // namespace
@@ -83,7 +82,6 @@ void Attention::prepare_scratch(ThreadTeam& team) {
   scratch_.resize(static_cast<size_t>(team.n_threads()));
   for (Scratch& scratch : scratch_) {
     scratch.q.resize(n_rows * head_dim);
-    scratch.decoded.resize(static_cast<size_t>(kKeysPerBlock) * head_dim);
     scratch.scores.resize(n_rows * kKeysPerBlock);
     scratch.block.resize(n_rows * (head_dim + 2));
     scratch.total.resize(n_rows * (head_dim + 2));
@@ -158,63 +156,10 @@ void Attention::gather_queries(const AttentionArgs& args, const Tile& tile,
     float* to = scratch.q.data() + token * n;
     std::copy_n(from, n, to);
   }
-  if (args.fa != nullptr) encode_queries(args, tile, scratch);
-}
-
-void Attention::encode_queries(const AttentionArgs& args, const Tile& tile,
-                               Scratch& scratch) const {
-  const auto n = static_cast<size_t>(shape_.head_dim);
-  std::vector<int8_t> codes(n);
-  std::vector<float> scale(n);
-  std::vector<float> offset(n);
-  for (int64_t in_group = 0; in_group < group(); ++in_group) {
-    const auto head = static_cast<size_t>(tile.kv_head * group() + in_group);
-    std::fill(scale.begin(), scale.end(), args.fa->q_scale[head]);
-    std::fill(offset.begin(), offset.end(), args.fa->q_offset[head]);
-    for (int64_t token = 0; token < tile.n_tokens; ++token) {
-      const int64_t row = token * group() + in_group;
-      const std::span<float> q{scratch.q.data() + row * shape_.head_dim, n};
-      quant::encode_lanes(q, {scale, offset}, codes);
-      quant::shift_lanes(codes, offset, q);
-    }
-  }
-}
-
-void Attention::decode_block(const AttentionArgs& args, const Tile& tile, const BlockKeys& keys,
-                             bool is_value, Scratch& scratch) const {
-  const auto n = static_cast<size_t>(shape_.head_dim);
-  const KvCache& cache = *tile.cache;
-  const quant::LaneParams lanes = is_value ? cache.value_lanes(args.cache_layer, tile.kv_head)
-                                           : cache.key_lanes(args.cache_layer, tile.kv_head);
-  for (int64_t done = 0; done < keys.n;) {
-    const KvRows page = is_value ? cache.values(args.cache_layer, tile.kv_head, keys.first + done)
-                                 : cache.keys(args.cache_layer, tile.kv_head, keys.first + done);
-    const int64_t n_rows = std::min(page.n_rows, keys.n - done);
-    const auto* codes = reinterpret_cast<const int8_t*>(page.data);
-    for (int64_t row = 0; row < n_rows; ++row) {
-      const std::span<const int8_t> from{codes + row * shape_.head_dim, n};
-      const std::span<float> to{scratch.decoded.data() + (done + row) * shape_.head_dim, n};
-      if (args.fa != nullptr) {
-        quant::shift_lanes(from, lanes.offset, to);
-      } else {
-        quant::decode_lanes(from, lanes, to);
-      }
-    }
-    done += n_rows;
-  }
-}
-
-void Attention::scale_scores(const AttentionArgs& args, const Tile& tile, int64_t n_keys,
-                             Scratch& scratch) const {
-  const double k_scale = args.fa->k_scale[static_cast<size_t>(tile.kv_head)];
-  const double root = std::sqrt(static_cast<double>(shape_.head_dim));
-  for (int64_t row = 0; row < tile.n_tokens * group(); ++row) {
-    const double q_scale =
-        args.fa->q_scale[static_cast<size_t>(tile.kv_head * group() + row % group())];
-    float* scores = scratch.scores.data() + row * kKeysPerBlock;
-    quant::elementwise_kernels().scale(scores, static_cast<float>(q_scale * k_scale / root), scores,
-                                       n_keys);
-  }
+  if (!holds_codes(*tile.cache)) return;
+  const auto n_values = static_cast<size_t>(tile.n_tokens * n);
+  scratch.codes.take_queries(code_head(args, tile.cache, tile.kv_head),
+                             std::span(scratch.q).first(n_values), group());
 }
 
 void Attention::attend_block(const AttentionArgs& args, const Tile& tile, int64_t block,
@@ -224,46 +169,52 @@ void Attention::attend_block(const AttentionArgs& args, const Tile& tile, int64_
   keys.n = std::min(kKeysPerBlock, tile.first_position + tile.n_tokens - keys.first);
   score_block(args, tile, keys, scratch);
   const quant::ElementwiseKernels& kernels = quant::elementwise_kernels();
+  const bool has_codes = holds_codes(*tile.cache);
   std::fill_n(states.mix, n_rows * shape_.head_dim, 0.0F);
   for (int64_t row = 0; row < n_rows; ++row) {
     const KeyRange seen = visible_keys(tile.first_position + row / group(), args.window, keys);
     states.max[row] = kMinusInfinity;
     states.sum[row] = 0.0F;
+    float* row_scores = scratch.scores.data() + row * kKeysPerBlock;
+    if (has_codes) {  // keys that the row does not read have no weight
+      std::fill(row_scores, row_scores + std::clamp<int64_t>(seen.begin, 0, keys.n), 0.0F);
+      std::fill(row_scores + std::clamp<int64_t>(seen.end, 0, keys.n), row_scores + keys.n, 0.0F);
+    }
     if (seen.empty()) continue;
-    float* scores = scratch.scores.data() + row * kKeysPerBlock + seen.begin;
+    float* scores = row_scores + seen.begin;
     const int64_t n = seen.end - seen.begin;
     states.max[row] = kernels.row_max(scores, n);
     states.sum[row] = kernels.exp_sum(scores, states.max[row], scores, n);
-    if (args.fa != nullptr) quant::encode_weights({scores, static_cast<size_t>(n)});
   }
-  if (holds_codes(*tile.cache)) decode_block(args, tile, keys, true, scratch);
-  mix_block(args, tile, keys, scratch, states);
-  if (args.fa == nullptr) return;
-  const float v_scale = args.fa->v_scale[static_cast<size_t>(tile.kv_head)] / 127.0F;
-  kernels.scale(states.mix, v_scale, states.mix, n_rows * shape_.head_dim);
+  if (has_codes) {
+    scratch.codes.mix(code_head(args, tile.cache, tile.kv_head), {keys.first, keys.n},
+                      scratch.scores.data(), kKeysPerBlock, states.mix);
+  } else {
+    mix_block(args, tile, keys, scratch, states);
+  }
 }
 
 void Attention::score_block(const AttentionArgs& args, const Tile& tile, const BlockKeys& keys,
                             Scratch& scratch) const {
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape_.head_dim)));
-  const bool is_decoded = holds_codes(*tile.cache);
-  if (is_decoded) decode_block(args, tile, keys, false, scratch);
+  if (holds_codes(*tile.cache)) {
+    scratch.codes.score(code_head(args, tile.cache, tile.kv_head), {keys.first, keys.n},
+                        scratch.scores.data(), kKeysPerBlock);
+    return;
+  }
   for (int64_t done = 0; done < keys.n;) {
     const KvRows page = tile.cache->keys(args.cache_layer, tile.kv_head, keys.first + done);
-    const int64_t n = is_decoded ? keys.n : std::min(page.n_rows, keys.n - done);
-    quant::elementwise_kernels().dot_rows(
-        {.queries = scratch.q.data(),
-         .query_stride = shape_.head_dim,
-         .m = tile.n_tokens * group(),
-         .d = shape_.head_dim,
-         .rows = is_decoded ? decoded_rows(scratch.decoded.data(), shape_.head_dim, n)
-                            : stored_rows(*tile.cache, page, n),
-         .scale = args.fa == nullptr ? scale : 1.0F,
-         .out = scratch.scores.data() + done,
-         .out_stride = kKeysPerBlock});
+    const int64_t n = std::min(page.n_rows, keys.n - done);
+    quant::elementwise_kernels().dot_rows({.queries = scratch.q.data(),
+                                           .query_stride = shape_.head_dim,
+                                           .m = tile.n_tokens * group(),
+                                           .d = shape_.head_dim,
+                                           .rows = stored_rows(*tile.cache, page, n),
+                                           .scale = scale,
+                                           .out = scratch.scores.data() + done,
+                                           .out_stride = kKeysPerBlock});
     done += n;
   }
-  if (args.fa != nullptr) scale_scores(args, tile, keys.n, scratch);
 }
 
 void Attention::mix_block(const AttentionArgs& args, const Tile& tile, const BlockKeys& keys,
@@ -294,17 +245,14 @@ void Attention::mix_keys(const AttentionArgs& args, const Tile& tile, const MixP
   const int64_t row = part.first_token * group();
   for (int64_t at = part.keys.begin; at < part.keys.end;) {
     const KvRows page = tile.cache->values(args.cache_layer, tile.kv_head, part.first_key + at);
-    const bool is_decoded = holds_codes(*tile.cache);
-    const int64_t n = is_decoded ? part.keys.end - at : std::min(page.n_rows, part.keys.end - at);
-    quant::elementwise_kernels().add_rows(
-        {.p = scratch.scores.data() + row * kKeysPerBlock + at,
-         .p_stride = kKeysPerBlock,
-         .m = part.n_tokens * group(),
-         .d = head_dim,
-         .rows = is_decoded ? decoded_rows(scratch.decoded.data() + at * head_dim, head_dim, n)
-                            : stored_rows(*tile.cache, page, n),
-         .acc = states.mix + row * head_dim,
-         .acc_stride = head_dim});
+    const int64_t n = std::min(page.n_rows, part.keys.end - at);
+    quant::elementwise_kernels().add_rows({.p = scratch.scores.data() + row * kKeysPerBlock + at,
+                                           .p_stride = kKeysPerBlock,
+                                           .m = part.n_tokens * group(),
+                                           .d = head_dim,
+                                           .rows = stored_rows(*tile.cache, page, n),
+                                           .acc = states.mix + row * head_dim,
+                                           .acc_stride = head_dim});
     at += n;
   }
 }

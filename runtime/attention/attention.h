@@ -7,6 +7,7 @@
 
 #include "quant/kernels/gemm_f32/matrix_f32.h"
 #include "quant/kernels/thread_team.h"
+#include "runtime/attention/code_attention.h"
 #include "runtime/attention/kv_cache.h"
 #include "runtime/attention/phase.h"
 
@@ -50,16 +51,11 @@ struct AttentionArgs {
 /// the same for every prefill chunk, page size, batch, thread count and instruction set. Memory per
 /// thread does not grow with the length of a sequence.
 ///
-/// A cache of int8 codes is read as (code − offset)·scale, by the new tokens as well.
-///
-/// With AttentionArgs::fa (FAQuant) the caches must hold codes with the same scales, head_dim is at
-/// most kMaxFaHeadDim, and products are those of integers: q is rounded to codes with its head's
-/// scale; scores are the integer sums Σ (q − o_q)(k − o_k), times s_q·s_k/√head_dim rounded to
-/// float32; a row's softmax weights of a block, exp(score − the block's maximum) ≤ 1, are rounded
-/// to codes rint(127·p), while the denominator sums them unrounded; Σ p·(v − o_v) is an integer
-/// sum, times s_v/127. Since every block has its own maximum, flat rows of any length keep their
-/// weight. The integer sums are computed in float32, which holds each partial sum exactly: |q −
-/// o_q| and the like are at most 255, 255²·kMaxFaHeadDim < 2^24 and 127·255·kKeysPerBlock < 2^24.
+/// A cache of int8 codes is read as (code − offset)·scale, by the new tokens as well, with products
+/// in integers (see CodeAttention); head_dim is at most kMaxFaHeadDim then. A row's softmax weights
+/// of a block, exp(score − the block's maximum) ≤ 1, are rounded to codes, while the denominator
+/// sums them unrounded. Since every block has its own maximum, flat rows of any length keep their
+/// weight. With AttentionArgs::fa (FAQuant) the caches must hold codes with the same scales.
 class Attention {
  public:
   static constexpr int64_t kKeysPerBlock = 512;
@@ -113,11 +109,11 @@ class Attention {
   };
 
   struct Scratch {
-    std::vector<float> q;        // [rows_per_tile, head_dim], scaled by 1/√head_dim
-    std::vector<float> scores;   // [rows_per_tile, kKeysPerBlock]
-    std::vector<float> decoded;  // [kKeysPerBlock, head_dim], keys or values of a cache of codes
-    std::vector<float> block;    // RowStates of one block
-    std::vector<float> total;    // RowStates of the blocks so far
+    std::vector<float> q;       // [rows_per_tile, head_dim], scaled by 1/√head_dim
+    std::vector<float> scores;  // [rows_per_tile, kKeysPerBlock]
+    CodeAttention codes;        // where the cache has codes
+    std::vector<float> block;   // RowStates of one block
+    std::vector<float> total;   // RowStates of the blocks so far
   };
 
   void plan(const AttentionArgs& args);
@@ -125,12 +121,6 @@ class Attention {
   void run_tile(const AttentionArgs& args, const Tile& tile, Scratch& scratch) const;
   void run_blocks(const AttentionArgs& args, quant::ThreadTeam& team);
 
-  /// Reads the codes of a block's keys (values) into scratch.decoded.
-  void decode_block(const AttentionArgs& args, const Tile& tile, const BlockKeys& keys,
-                    bool is_value, Scratch& scratch) const;
-  void encode_queries(const AttentionArgs& args, const Tile& tile, Scratch& scratch) const;
-  void scale_scores(const AttentionArgs& args, const Tile& tile, int64_t n_keys,
-                    Scratch& scratch) const;
   void gather_queries(const AttentionArgs& args, const Tile& tile, Scratch& scratch) const;
   void attend_block(const AttentionArgs& args, const Tile& tile, int64_t block, Scratch& scratch,
                     const RowStates& states) const;

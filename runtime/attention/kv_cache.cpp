@@ -6,6 +6,7 @@
 
 #include "formats/error.h"
 #include "formats/float16.h"
+#include "quant/kernels/attention/code_sums.h"
 
 namespace llmq::runtime {
 namespace {
@@ -29,6 +30,15 @@ void check_codes(const KvLayout& layout) {
   }
 }
 
+/// Of codes: whole groups of keys with an even number of lanes, which suffices for values too.
+int64_t plane_size_bytes(const KvLayout& layout) {
+  constexpr int64_t kGroup = quant::kKeysPerGroup;
+  int64_t size = 0;
+  if (__builtin_mul_overflow((layout.page_size / kGroup + 1) * kGroup, layout.head_dim + 1, &size))
+    throw formats::bad_input(fmt::format("pages of {} tokens are too large", layout.page_size));
+  return (layout.page_size + kGroup - 1) / kGroup * kGroup * ((layout.head_dim + 1) / 2 * 2);
+}
+
 }  // namespace
 
 uint64_t KvLayout::page_size_bytes() const {
@@ -42,9 +52,11 @@ uint64_t KvLayout::page_size_bytes() const {
     throw formats::bad_input(fmt::format("a KV cache of {} is not supported, only F32, BF16 and I8",
                                          formats::dtype_name(dtype)));
   }
+  if (dtype != DType::kI8)
+    return formats::tensor_size_bytes(dtype, {n_layers, 2, n_kv_heads, page_size, head_dim});
   const uint64_t size =
-      formats::tensor_size_bytes(dtype, {n_layers, 2, n_kv_heads, page_size, head_dim});
-  if (dtype == DType::kI8) check_codes(*this);
+      formats::tensor_size_bytes(dtype, {n_layers, 2, n_kv_heads, plane_size_bytes(*this)});
+  check_codes(*this);
   return size;
 }
 
@@ -78,18 +90,44 @@ void KvCache::store(int64_t layer, int64_t position, std::span<const float> key,
   const auto head_dim = static_cast<size_t>(layout_.head_dim);
   for (int64_t head = 0; head < layout_.n_kv_heads; ++head) {
     const size_t at = static_cast<size_t>(head) * head_dim;
-    std::byte* key_row = row(layer, false, head, position);
-    std::byte* value_row = row(layer, true, head, position);
     if (layout_.dtype == DType::kI8) {
-      quant::encode_lanes(key.subspan(at, head_dim), key_lanes(layer, head),
-                          {reinterpret_cast<int8_t*>(key_row), head_dim});
-      quant::encode_lanes(value.subspan(at, head_dim), value_lanes(layer, head),
-                          {reinterpret_cast<int8_t*>(value_row), head_dim});
+      store_codes(layer, head, position, key.subspan(at, head_dim), value.subspan(at, head_dim));
       continue;
     }
-    store_row(key_row, key.subspan(at, head_dim));
-    store_row(value_row, value.subspan(at, head_dim));
+    store_row(row(layer, false, head, position), key.subspan(at, head_dim));
+    store_row(row(layer, true, head, position), value.subspan(at, head_dim));
   }
+}
+
+void KvCache::store_codes(int64_t layer, int64_t head, int64_t position, std::span<const float> key,
+                          std::span<const float> value) {
+  static thread_local std::vector<int8_t> codes;
+  codes.resize(key.size());
+  const int64_t slot = position % layout_.page_size;
+  const int64_t n_lane_pairs = (layout_.head_dim + 1) / 2;
+  quant::encode_lanes(key, key_lanes(layer, head), codes);
+  int8_t* keys = plane(layer, false, head, position);
+  for (int64_t lane = 0; lane < layout_.head_dim; ++lane)
+    keys[quant::key_code_offset(slot, lane, n_lane_pairs)] = codes[static_cast<size_t>(lane)];
+  quant::encode_lanes(value, value_lanes(layer, head), codes);
+  int8_t* values = plane(layer, true, head, position);
+  for (int64_t lane = 0; lane < layout_.head_dim; ++lane)
+    values[quant::value_code_offset(slot, lane, n_lane_pairs)] = codes[static_cast<size_t>(lane)];
+}
+
+const int8_t* KvCache::key_codes(int64_t layer, int64_t head, int64_t position) const {
+  return plane(layer, false, head, position);
+}
+
+const int8_t* KvCache::value_codes(int64_t layer, int64_t head, int64_t position) const {
+  return plane(layer, true, head, position);
+}
+
+int8_t* KvCache::plane(int64_t layer, bool is_value, int64_t head, int64_t position) const {
+  const int64_t index = (layer * 2 + (is_value ? 1 : 0)) * layout_.n_kv_heads + head;
+  return reinterpret_cast<int8_t*>(
+             pages_[static_cast<size_t>(position / layout_.page_size)].get()) +
+         index * plane_size_bytes(layout_);
 }
 
 void KvCache::truncate(int64_t n_tokens) {

@@ -66,7 +66,12 @@ class KvCache {
   /// Forgets everything from position `n_tokens` on; pages that become empty are freed.
   void truncate(int64_t n_tokens);
 
-  /// Keys (values) of `head` from `position` to the end of its page.
+  /// The first code of the page that holds `position`, in the order of
+  /// quant/kernels/attention/code_sums.h, of a cache of kI8.
+  [[nodiscard]] const int8_t* key_codes(int64_t layer, int64_t head, int64_t position) const;
+  [[nodiscard]] const int8_t* value_codes(int64_t layer, int64_t head, int64_t position) const;
+
+  /// Keys (values) of `head` from `position` to the end of its page, of a cache of floats.
   [[nodiscard]] KvRows keys(int64_t layer, int64_t head, int64_t position) const;
   [[nodiscard]] KvRows values(int64_t layer, int64_t head, int64_t position) const;
 
@@ -81,8 +86,13 @@ class KvCache {
   struct Free {
     void operator()(std::byte* page) const { std::free(page); }
   };
-  using Page = std::unique_ptr<std::byte, Free>;  // [n_layers, 2, n_kv_heads, page_size, head_dim]
+  /// [n_layers, n_kv_heads] planes of keys and as many of values behind each layer's; a plane is
+  /// [page_size, head_dim] of floats, or codes as code_sums.h orders them.
+  using Page = std::unique_ptr<std::byte, Free>;
 
+  void store_codes(int64_t layer, int64_t head, int64_t position, std::span<const float> key,
+                   std::span<const float> value);
+  [[nodiscard]] int8_t* plane(int64_t layer, bool is_value, int64_t head, int64_t position) const;
   [[nodiscard]] std::byte* row(int64_t layer, bool is_value, int64_t head, int64_t position) const;
   void store_row(std::byte* to, std::span<const float> from) const;
   [[nodiscard]] quant::LaneParams lanes_of(const std::vector<float>& scale,

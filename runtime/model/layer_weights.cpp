@@ -69,9 +69,10 @@ void check_executable(const ModelConfig& config, const Description* description)
         "{}; quantize without it",
         formats::kDescriptionFile, kv.empty() ? fa : kv, architecture.family));
   }
-  if (!fa.empty() && config.head_dim > Attention::kMaxFaHeadDim) {
-    throw bad_input(fmt::format("FAQuant attention runs with heads of at most {} lanes, not {}",
-                                Attention::kMaxFaHeadDim, config.head_dim));
+  if (!(fa.empty() && kv.empty()) && config.head_dim > Attention::kMaxFaHeadDim) {
+    throw bad_input(fmt::format(
+        "attention over int8 keys and values runs with heads of at most {} lanes, not {}",
+        Attention::kMaxFaHeadDim, config.head_dim));
   }
 }
 
@@ -84,6 +85,8 @@ WeightLoader::WeightLoader(const WeightSource& source, quant::ThreadTeam& team)
       emulation_(emulation_row(source.emulation)),
       ranks_(source.ranks),
       reduction_(source.reduction),
+      embedding_(source.embedding),
+      compressed_(source.compressed),
       architecture_(formats::architecture_of(*source.config)),
       team_(team),
       vectors_(*source.checkpoint, source.config->torch_dtype) {
@@ -161,6 +164,8 @@ OuterWeights WeightLoader::outer() {
   const bool uses_stored_head = has_head && (!is_tied || description_ != nullptr);
   // Files without a head of their own are tied, whatever config.json says.
   weights.head = uses_stored_head ? linear(Role::kHead, -1) : weights.embedding;
+  if (!uses_stored_head && embedding_ == formats::EmbeddingCut::kHidden)
+    weights.head.ranks = ranks_;
   return weights;
 }
 
@@ -177,6 +182,9 @@ LinearWeights WeightLoader::linear(Role role, int64_t layer_index, int64_t exper
   linear.scheme = scheme_of(tensor);
   linear.n_out = formats::extent_of(row.n_out, config_);
   linear.n_in = formats::extent_of(row.n_in, config_);
+  const bool has_own_columns =
+      role == Role::kEmbedding && embedding_ == formats::EmbeddingCut::kHidden;
+  if (has_own_columns) set_cut_columns(tensor, linear);
   linear.dtype = tensor.dtype;
   linear.weight = tensor.bytes;
   if (can_execute(linear.scheme)) {
@@ -195,6 +203,28 @@ LinearWeights WeightLoader::linear(Role role, int64_t layer_index, int64_t exper
     throw error.with_context(tensor.name);
   }
   return linear;
+}
+
+void WeightLoader::set_cut_columns(const StoredTensor& tensor, LinearWeights& linear) const {
+  const int64_t n_ranks = ranks_ == nullptr ? 1 : ranks_->size();
+  if (tensor.shape.size() != 2 || tensor.shape[1] * n_ranks != linear.n_in) {
+    throw bad_input(fmt::format("{} has shape {}, which is not {} columns cut for {} ranks",
+                                tensor.name, formats::shape_string(tensor.shape), linear.n_in,
+                                n_ranks));
+  }
+  linear.n_out = tensor.shape[0];
+  linear.n_in = tensor.shape[1];
+}
+
+CompressedRows WeightLoader::compressed_rows(const std::string& module,
+                                             const LinearWeights& linear) const {
+  CompressedRows rows{linear.n_out, linear.n_in, 0, linear.n_out};
+  if (compressed_ == nullptr) return rows;
+  const auto place = compressed_->find(module);
+  if (place == compressed_->end()) return rows;
+  rows.n_stored = place->second.n_stored;
+  rows.first_row = place->second.first_row;
+  return rows;
 }
 
 void WeightLoader::join_ranks(const ModuleRow& row, LinearWeights& linear) {
@@ -267,7 +297,7 @@ void WeightLoader::pack_codes(const std::string& module, LinearWeights& linear) 
     linear.packed_sc = &packed_sc_.back();
   };
   if (linear.scheme == Scheme::kW8A8SC)
-    return keep(load_compressed(checkpoint_, module, {n_out, n_in, 0, n_out}, team_));
+    return keep(load_compressed(checkpoint_, module, compressed_rows(module, linear), team_));
   const auto* codes = reinterpret_cast<const int8_t*>(linear.weight.data());
   if (linear.scheme == Scheme::kW8A8S && quant::w8a8sc_pays(0.0)) {
     auto packed = quant::PackedW8A8sc::pack(codes, n_out, n_in, n_in, team_);

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,8 +15,10 @@
 #include "quant/kernels/gemm_w4a16/packed_int4.h"
 #include "quant/kernels/thread_team.h"
 #include "runtime/attention/kv_codes.h"
+#include "runtime/model/compressed_weights.h"
 #include "runtime/model/emulation.h"
 #include "runtime/model/linear.h"
+#include "runtime/model/rank_part.h"
 #include "runtime/model/tensor_vectors.h"
 
 namespace llmq::runtime {
@@ -76,6 +80,9 @@ struct WeightSource {
   /// formats::rank_config; null for a whole model.
   Communicator* ranks = nullptr;
   Reduction reduction = Reduction::kInt32;  ///< of linears whose inputs are cut
+  formats::EmbeddingCut embedding = formats::EmbeddingCut::kVocabulary;
+  /// Compressed linears that share a stored matrix; null: none do.
+  const std::map<std::string, CompressedPlace, std::less<>>* compressed = nullptr;
 };
 
 /// Makes views of a checkpoint's tensors by the architecture and scheme tables, in all the
@@ -126,6 +133,9 @@ class WeightLoader {
   NormWeights norm(formats::Role role, int64_t layer_index);
   std::span<const float> head_norm(formats::Role role, int64_t layer_index);
   std::span<const float> optional_bias(const formats::ModuleRow& row, const std::string& module);
+  void set_cut_columns(const formats::StoredTensor& tensor, LinearWeights& linear) const;
+  [[nodiscard]] CompressedRows compressed_rows(const std::string& module,
+                                               const LinearWeights& linear) const;
   void join_ranks(const formats::ModuleRow& row, LinearWeights& linear);
   [[nodiscard]] formats::Scheme scheme_of(const formats::StoredTensor& tensor) const;
 
@@ -135,6 +145,8 @@ class WeightLoader {
   const EmulationRow& emulation_;
   Communicator* ranks_;
   Reduction reduction_;
+  formats::EmbeddingCut embedding_;
+  const std::map<std::string, CompressedPlace, std::less<>>* compressed_;
   const formats::Architecture& architecture_;
   quant::ThreadTeam& team_;
   TensorVectors vectors_;

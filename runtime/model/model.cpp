@@ -6,9 +6,6 @@
 #include <limits>
 #include <set>
 
-#include "formats/checkpoint.h"
-#include "formats/description.h"
-#include "formats/dialect.h"
 #include "formats/error.h"
 #include "formats/slicing.h"
 #include "runtime/attention/rope.h"
@@ -17,7 +14,6 @@
 namespace llmq::runtime {
 namespace {
 
-using formats::Description;
 using formats::ModelConfig;
 using quant::ConstMatrixF32;
 using quant::MatrixF32;
@@ -41,73 +37,37 @@ void check_options(const ModelOptions& options) {
   }
 }
 
-std::unique_ptr<Description> read_description_of(const std::filesystem::path& folder) {
-  const auto path = formats::find_description(folder);
-  return path ? std::make_unique<Description>(formats::read_description(*path)) : nullptr;
-}
-
-/// Ranks share the configuration that stands beside their folders.
-std::filesystem::path config_folder(const std::filesystem::path& folder,
-                                    const ModelOptions& options) {
-  const bool is_shared =
-      !options.side_folder.empty() && !std::filesystem::exists(folder / "config.json");
-  return is_shared ? options.side_folder : folder;
-}
-
-/// The folder's weights; tells the configuration how their tensors are named.
-formats::Checkpoint open_checkpoint(const std::filesystem::path& folder, ModelConfig& config) {
-  formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
-  config.bare_names = formats::has_bare_names(checkpoint);
-  return checkpoint;
-}
-
-ModelConfig config_of_rank(const ModelConfig& config, const Communicator* ranks) {
-  if (ranks == nullptr) return config;
-  return formats::rank_config(formats::Partition(config, ranks->size()));
-}
-
-/// Heads of this rank that no head of the model stands behind.
-std::vector<int64_t> padded_heads(const ModelConfig& config, const Communicator& ranks) {
-  std::vector<int64_t> heads;
-  int64_t head = 0;
-  for (const formats::SliceRun& run :
-       formats::Partition(config, ranks.size()).runs(formats::Extent::kQuery, ranks.rank())) {
-    for (int64_t i = 0; i < run.n / config.head_dim; ++i, ++head) {
-      if (run.source_begin == formats::SliceRun::kZeros) heads.push_back(head);
-    }
-  }
-  return heads;
-}
-
 }  // namespace
 
 /// Members stand in the order in which they depend on each other.
 struct Model::State {
-  State(const std::filesystem::path& folder, const ModelOptions& model_options)
+  State(RankPart rank_part, const std::filesystem::path& side_folder,
+        const ModelOptions& model_options)
       : options(model_options),
-        config(formats::read_model_config(config_folder(folder, model_options))),
-        generation(read_generation_config(
-            model_options.side_folder.empty() ? folder : model_options.side_folder, config)),
-        description(read_description_of(folder)),
-        checkpoint(open_checkpoint(folder, config)),
-        own_config(config_of_rank(config, model_options.ranks)),
+        part(std::move(rank_part)),
+        generation(read_generation_config(side_folder, part.config)),
         team(thread_count(model_options)),
-        loader({&checkpoint, &own_config, description.get(), options.emulation, options.ranks,
-                options.reduction},
+        loader({.checkpoint = &part.checkpoint,
+                .config = &part.own_config,
+                .description = part.description.get(),
+                .emulation = options.emulation,
+                .ranks = options.ranks,
+                .reduction = options.reduction,
+                .embedding = part.embedding,
+                .compressed = &part.compressed},
                team),
-        runner(own_config, team) {
-    kv_layout = {.n_layers = config.n_layers,
-                 .n_kv_heads = own_config.n_kv_heads,
-                 .head_dim = config.head_dim,
+        runner(part.own_config, team) {
+    kv_layout = {.n_layers = part.config.n_layers,
+                 .n_kv_heads = part.own_config.n_kv_heads,
+                 .head_dim = part.config.head_dim,
                  .page_size = options.page_size,
                  .dtype = options.kv_dtype};
     outer = loader.outer();
-    layers.reserve(static_cast<size_t>(config.n_layers));
-    for (int64_t layer = 0; layer < config.n_layers; ++layer) layers.push_back(loader.layer(layer));
+    layers.reserve(static_cast<size_t>(part.config.n_layers));
+    for (int64_t layer = 0; layer < part.config.n_layers; ++layer)
+      layers.push_back(loader.layer(layer));
     set_kv_codes();
-    if (!options.side_folder.empty())
-      config.vocab_size = formats::read_model_config(options.side_folder).vocab_size;
-    if (options.ranks != nullptr) runner.set_padded_heads(padded_heads(config, *options.ranks));
+    runner.set_padded_heads(part.padded_heads);
     static_cast<void>(kv_layout.page_size_bytes());
   }
 
@@ -115,7 +75,7 @@ struct Model::State {
     const auto codes = std::make_shared<KvCodeTable>();
     for (const LayerWeights& layer : layers) {
       if (!layer.kv.empty()) codes->add_layer(layer.kv);
-      if (!layer.fa.empty()) codes->add_layer(layer.fa, config.head_dim);
+      if (!layer.fa.empty()) codes->add_layer(layer.fa, part.config.head_dim);
     }
     if (!codes->key_scale.empty()) {
       kv_layout.dtype = formats::DType::kI8;
@@ -126,42 +86,50 @@ struct Model::State {
     }
   }
 
-  /// Looks the row of a token up; where ranks share the vocabulary only one of them has it.
+  [[nodiscard]] bool is_whole() const {
+    return options.ranks == nullptr || options.ranks->size() == 1;
+  }
+  [[nodiscard]] int64_t rank() const { return is_whole() ? 0 : options.ranks->rank(); }
+
+  /// Looks the row of a token up. Of several ranks each writes what it has, its rows or its
+  /// columns, and zeros for the rest.
   void embed(int32_t token, std::span<float> out) const {
-    const int64_t first =
-        options.ranks == nullptr ? 0 : options.ranks->rank() * own_config.vocab_size;
-    const int64_t row = token - first;
-    if (row >= 0 && row < own_config.vocab_size) {
-      widen_row(outer.embedding, row, out);
-    } else {
-      std::fill(out.begin(), out.end(), 0.0F);
+    const LinearWeights& embedding = outer.embedding;
+    std::fill(out.begin(), out.end(), 0.0F);
+    if (part.embedding == formats::EmbeddingCut::kHidden) {
+      const std::span<float> own = out.subspan(static_cast<size_t>(rank() * embedding.n_in),
+                                               static_cast<size_t>(embedding.n_in));
+      return widen_row(embedding, token, own);
     }
+    const int64_t row = token - rank() * embedding.n_out;
+    if (row >= 0 && row < embedding.n_out) widen_row(embedding, row, out);
   }
 
   /// The head on rows of hidden states, over all ranks. Rows that pad the vocabulary give nothing.
   void apply_head(const ConstMatrixF32& x, const MatrixF32& out, std::span<const PhaseRun> runs) {
-    if (options.ranks == nullptr || options.ranks->size() == 1)
-      return apply_linear(outer.head, x, out, team, runs);
-    const int64_t n_own = own_config.vocab_size;
+    const LinearWeights& head = outer.head;
+    if (head.ranks != nullptr) {  // tied to an embedding whose columns are cut
+      const ConstMatrixF32 own{x.data + rank() * head.n_in, x.n_rows, head.n_in, x.row_stride};
+      return apply_linear(head, own, out, team, runs);
+    }
+    if (is_whole()) return apply_linear(head, x, out, team, runs);
+    const int64_t n_own = head.n_out;
     const auto n_values = static_cast<size_t>(x.n_rows * n_own);
     own_logits.resize(n_values);
     all_logits.resize(n_values * static_cast<size_t>(options.ranks->size()));
-    apply_linear(outer.head, x, {own_logits.data(), x.n_rows, n_own, n_own}, team, runs);
+    apply_linear(head, x, {own_logits.data(), x.n_rows, n_own, n_own}, team, runs);
     options.ranks->gather(own_logits, all_logits);
     const float* from = all_logits.data();
-    for (int64_t rank = 0; rank < options.ranks->size(); ++rank) {
-      const int64_t n_used = std::clamp<int64_t>(config.vocab_size - rank * n_own, 0, n_own);
+    for (int64_t other = 0; other < options.ranks->size(); ++other) {
+      const int64_t n_used = std::clamp<int64_t>(part.config.vocab_size - other * n_own, 0, n_own);
       for (int64_t row = 0; row < x.n_rows; ++row, from += n_own)
-        std::copy_n(from, n_used, out.data + row * out.row_stride + rank * n_own);
+        std::copy_n(from, n_used, out.data + row * out.row_stride + other * n_own);
     }
   }
 
   ModelOptions options;
-  ModelConfig config;
+  RankPart part;
   GenerationConfig generation;
-  std::unique_ptr<Description> description;
-  formats::Checkpoint checkpoint;
-  ModelConfig own_config;  // of what this rank holds
   quant::ThreadTeam team;
   WeightLoader loader;
   KvLayout kv_layout;
@@ -184,11 +152,19 @@ Model::~Model() = default;
 std::unique_ptr<Model> Model::load(const std::filesystem::path& folder,
                                    const ModelOptions& options) {
   check_options(options);
-  return std::unique_ptr<Model>(new Model(std::make_unique<State>(folder, options)));
+  return std::unique_ptr<Model>(
+      new Model(std::make_unique<State>(whole_model(folder), folder, options)));
+}
+
+std::unique_ptr<Model> Model::load_part(RankPart part, const std::filesystem::path& side_folder,
+                                        const ModelOptions& options) {
+  check_options(options);
+  return std::unique_ptr<Model>(
+      new Model(std::make_unique<State>(std::move(part), side_folder, options)));
 }
 
 const ModelConfig& Model::config() const {
-  return state_->config;
+  return state_->part.config;
 }
 const GenerationConfig& Model::generation_config() const {
   return state_->generation;
@@ -211,7 +187,7 @@ const OuterWeights& Model::outer() const {
 
 int64_t Model::length_limit() const {
   return state_->options.allow_extrapolation ? std::numeric_limits<int64_t>::max()
-                                             : max_positions(state_->config);
+                                             : max_positions(state_->part.config);
 }
 
 Sequence Model::new_sequence() const {
@@ -220,11 +196,11 @@ Sequence Model::new_sequence() const {
 
 void Model::check_tokens(std::span<const int32_t> tokens, int64_t n_before) const {
   for (size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] >= 0 && tokens[i] < state_->config.vocab_size) continue;
+    if (tokens[i] >= 0 && tokens[i] < state_->part.config.vocab_size) continue;
     throw formats::bad_input(
         fmt::format("token {} has id {}, outside the model's vocabulary of {}; the tokenizer does "
                     "not belong to this model",
-                    i, tokens[i], state_->config.vocab_size));
+                    i, tokens[i], state_->part.config.vocab_size));
   }
   const auto n_tokens = static_cast<int64_t>(tokens.size());
   if (n_tokens > length_limit() - n_before) {
@@ -283,7 +259,7 @@ void Model::run_piece(std::span<const BatchItem> items, const RowVisitor& visit,
                       const StageObserver& observer) {
   State& state = *state_;
   const auto n_rows = static_cast<int64_t>(state.rows.size());
-  const int64_t n_hidden = state.config.hidden_size;
+  const int64_t n_hidden = state.part.config.hidden_size;
   state.hidden.resize(static_cast<size_t>(n_rows * n_hidden));
   const MatrixF32 hidden{state.hidden.data(), n_rows, n_hidden, n_hidden};
   const auto observe = [&](int64_t stage) {
@@ -296,16 +272,17 @@ void Model::run_piece(std::span<const BatchItem> items, const RowVisitor& visit,
     state.embed(tokens[static_cast<size_t>(origin.token)],
                 {hidden.data + row * n_hidden, static_cast<size_t>(n_hidden)});
   }
-  if (state.options.ranks != nullptr) state.options.ranks->sum(std::span<float>(state.hidden));
+  if (!state.is_whole()) state.options.ranks->sum(std::span<float>(state.hidden));
   observe(0);
-  for (int64_t layer = 0; layer < state.config.n_layers; ++layer) {
+  for (int64_t layer = 0; layer < state.part.config.n_layers; ++layer) {
     state.runner.run_layer(state.layers[static_cast<size_t>(layer)], {layer, layer}, hidden);
     observe(layer + 1);
   }
   for (const BatchSegment& segment : state.segments) segment.cache->advance(segment.n_rows);
   if (!visit && !observer) return;
-  rms_norm(state.outer.final_norm, state.config.rms_norm_eps, readable(hidden), hidden, state.team);
-  observe(state.config.n_layers + 1);
+  rms_norm(state.outer.final_norm, state.part.config.rms_norm_eps, readable(hidden), hidden,
+           state.team);
+  observe(state.part.config.n_layers + 1);
   if (visit) visit(readable(hidden), state.rows);
 }
 
@@ -322,7 +299,7 @@ void Model::last_logits(std::span<const BatchItem> items, const MatrixF32& out) 
   for (const BatchItem& item : items) {
     if (item.tokens.empty()) throw formats::usage_error("an item of a batch has no tokens");
   }
-  const int64_t n_hidden = state_->config.hidden_size;
+  const int64_t n_hidden = state_->part.config.hidden_size;
   std::vector<float> last(items.size() * static_cast<size_t>(n_hidden));
   forward(items, [&](const ConstMatrixF32& hidden, std::span<const RowOrigin> rows) {
     for (size_t row = 0; row < rows.size(); ++row) {
@@ -341,7 +318,7 @@ void Model::last_logits(std::span<const BatchItem> items, const MatrixF32& out) 
 
 void Model::score(std::span<const BatchItem> items, const RowVisitor& visit, int64_t max_rows,
                   const StageObserver& observer) {
-  const int64_t n_vocab = state_->config.vocab_size;
+  const int64_t n_vocab = state_->part.config.vocab_size;
   const int64_t step = std::max<int64_t>(max_rows, 1);
   const auto show = [&](const ConstMatrixF32& hidden, std::span<const RowOrigin> rows) {
     const auto is_scored = [&](size_t row) {

@@ -17,6 +17,7 @@
 #include "runtime/model/emulation.h"
 #include "runtime/model/generation_config.h"
 #include "runtime/model/layer_weights.h"
+#include "runtime/model/rank_part.h"
 
 namespace llmq::runtime {
 
@@ -40,9 +41,6 @@ struct ModelOptions {
   /// formats/slicing.h describes, embedding and head by vocabulary); all then make the same calls
   /// and see the same values. Null for a whole model.
   Communicator* ranks = nullptr;
-  /// Where generation_config.json is, and the config.json of the whole model; a rank's own, with
-  /// sizes that padding changed, may stand beside its weights. Empty: all are beside the weights.
-  std::filesystem::path side_folder = {};
   Reduction reduction = Reduction::kInt32;  ///< how partial products are added up
 };
 
@@ -104,6 +102,11 @@ class Model {
   /// key or tensor, and Error{kUsage} for options out of range.
   static std::unique_ptr<Model> load(const std::filesystem::path& folder,
                                      const ModelOptions& options = {});
+
+  /// The same of one rank's part, whose ranks are options.ranks; generation_config.json is in
+  /// `side_folder`.
+  static std::unique_ptr<Model> load_part(RankPart part, const std::filesystem::path& side_folder,
+                                          const ModelOptions& options);
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;

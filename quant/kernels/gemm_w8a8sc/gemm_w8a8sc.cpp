@@ -20,8 +20,7 @@ struct Implementation {
 };
 
 Implementation implementation_for(Isa isa) {
-  // Expanded lines are few at a time, which tiles gain nothing on.
-  const Int8Kernels& multiplying = int8_kernels(isa == Isa::kAmx ? Isa::kAvx512Vnni : isa);
+  const Int8Kernels& multiplying = int8_kernels(isa);
   if (isa == Isa::kScalar) return {multiplying, kExpandScalar, nullptr};
   const bool is_wide = isa == Isa::kAvx512Vnni || isa == Isa::kAmx;
   if (is_wide && has_avx512_vbmi2())
@@ -90,7 +89,7 @@ void stream_task(const Implementation& impl, const Int8Task& task, const PackedW
 // A tile's panels are expanded for all rows of the task at once.
 void expand_task(const Implementation& impl, const Int8Task& task, const PackedW8A8sc& w) {
   const Int8Blocking& b = task.blocking;
-  const int64_t step = b.streams ? 1 : std::min(impl.multiplying.tile_panels, kMostTilePanels);
+  const int64_t step = b.streams ? 1 : std::min(task.kernels.tile_panels, kMostTilePanels);
   int8_t* lines = lines_buffer.get(step * b.block_k * kPanelCols);
   for (int64_t panel = 0; panel < task.n_panels; panel += step) {
     Int8Task tile = task;
@@ -102,7 +101,7 @@ void expand_task(const Implementation& impl, const Int8Task& task, const PackedW
       if (block.n_groups > 0) expander.expand(block.n_groups, lines);
       block.weights = lines;
       block.panel_bytes = block.n_groups * kGroup * kPanelCols;
-      impl.multiplying.multiply(block);
+      task.kernels.multiply(block);
     }
   }
 }

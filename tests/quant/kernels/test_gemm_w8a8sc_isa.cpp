@@ -253,7 +253,7 @@ TEST(IsaGemmW8A8scTable, EveryIsaRunsItsOwnImplementation) {
                                  {Isa::kAvx2, Isa::kAvx2, Isa::kAvx2},
                                  {Isa::kAvxVnni, Isa::kAvxVnni, Isa::kAvx2},
                                  {Isa::kAvx512Vnni, Isa::kAvx512Vnni, wide},
-                                 {Isa::kAmx, Isa::kAvx512Vnni, wide}}};
+                                 {Isa::kAmx, Isa::kAmx, wide}}};
   for (const Row& row : rows) {
     const W8A8scImplementation runs = gemm_w8a8sc_implementation(row.isa);
     EXPECT_EQ(runs.multiplies, row.multiplies) << isa_name(row.isa);

@@ -14,6 +14,7 @@
 #include "formats/description.h"
 #include "formats/error.h"
 #include "formats/float16.h"
+#include "quant/kernels/attention/code_sums.h"
 #include "runtime/calibrate/calibrator.h"
 #include "runtime/model/model.h"
 #include "tests/runtime/model/isa_process.h"
@@ -207,11 +208,12 @@ TEST(AttentionScales, keys_far_beyond_the_calibrated_length_do_not_clip) {
     n_asymmetric += offset[at] != 0.0F ? 1 : 0;
     double worst = 0.0;
     for (int64_t position = 0; position < 4096; ++position) {
-      const auto* codes =
-          reinterpret_cast<const int8_t*>(coded.cache().keys(0, head, position).data);
+      const int8_t* codes = coded.cache().key_codes(0, head, position);
+      const int64_t slot = position % model->options().page_size;
       const auto* keys = reinterpret_cast<const float*>(exact.cache().keys(0, head, position).data);
       const int64_t i = lane % config.head_dim;
-      const double error = (codes[i] - static_cast<double>(offset[at])) * scale[at] - keys[i];
+      const int8_t code = codes[quant::key_code_offset(slot, i, (config.head_dim + 1) / 2)];
+      const double error = (code - static_cast<double>(offset[at])) * scale[at] - keys[i];
       worst = std::max(worst, std::abs(error) / scale[at]);
     }
     EXPECT_LE(worst, 0.5 + 1e-4) << lane;

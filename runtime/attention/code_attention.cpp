@@ -1,0 +1,204 @@
+#include "runtime/attention/code_attention.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "quant/kernels/attention/code_sums.h"
+#include "quant/kernels/cpu.h"
+#include "quant/lane_codes.h"
+
+namespace llmq::runtime {
+namespace {
+
+constexpr float kQuerySteps = 32767.0F;
+constexpr float kWeightSteps = 32767.0F;
+constexpr float kFaWeightSteps = 127.0F;
+
+template <typename T>
+void grow(std::vector<T>& vector, int64_t size) {
+  if (vector.size() < static_cast<size_t>(size)) vector.resize(static_cast<size_t>(size));
+}
+
+/// Calls fn(range of positions, first slot in its page) for the part of each page.
+template <typename Fn>
+void for_pages(const KvCache& cache, const PositionRange& positions, const Fn& fn) {
+  const int64_t page_size = cache.layout().page_size;
+  const int64_t end = positions.first + positions.n;
+  for (int64_t at = positions.first; at < end;) {
+    const int64_t slot = at % page_size;
+    const int64_t n = std::min(end - at, page_size - slot);
+    fn(PositionRange{at, n}, slot);
+    at += n;
+  }
+}
+
+double inverse_root(int64_t head_dim) {
+  return 1.0 / std::sqrt(static_cast<double>(head_dim));
+}
+
+}  // namespace
+
+void CodeAttention::take_queries(const CodeHead& head, std::span<const float> queries,
+                                 int64_t group) {
+  const int64_t head_dim = head.cache->layout().head_dim;
+  n_rows_ = static_cast<int64_t>(queries.size()) / head_dim;
+  n_lane_pairs_ = (head_dim + 1) / 2;
+  grow(queries_, n_rows_ * 2 * n_lane_pairs_);
+  grow(factors_, n_rows_);
+  grow(offset_sums_, n_rows_);
+  const std::span<const float> offset = head.cache->key_lanes(head.layer, head.kv_head).offset;
+  for (int64_t row = 0; row < n_rows_; ++row) {
+    const auto query =
+        queries.subspan(static_cast<size_t>(row * head_dim), static_cast<size_t>(head_dim));
+    int16_t* codes = queries_.data() + row * 2 * n_lane_pairs_;
+    codes[2 * n_lane_pairs_ - 1] = 0;  // of an odd number of lanes the last pair has one
+    if (head.fa != nullptr) {
+      encode_codes(head, query, row, group);
+    } else {
+      encode_float(head, query, row);
+    }
+    int32_t sum = 0;
+    for (int64_t lane = 0; lane < head_dim; ++lane)
+      sum += codes[lane] * static_cast<int32_t>(offset[static_cast<size_t>(lane)]);
+    offset_sums_[static_cast<size_t>(row)] = sum;
+  }
+}
+
+void CodeAttention::encode_float(const CodeHead& head, std::span<const float> query, int64_t row) {
+  const std::span<const float> scale = head.cache->key_lanes(head.layer, head.kv_head).scale;
+  std::array<float, kMaxLanes> scaled{};
+  float largest = 0.0F;
+  for (size_t i = 0; i < query.size(); ++i) {
+    scaled.at(i) = query[i] * scale[i];
+    largest = std::max(largest, std::fabs(scaled.at(i)));
+  }
+  // A row of zeros has any step.
+  const float step = largest > 0.0F ? largest / kQuerySteps : 1.0F;
+  int16_t* codes = queries_.data() + row * 2 * n_lane_pairs_;
+  for (size_t i = 0; i < query.size(); ++i) {
+    // NaN compares false and becomes the lower limit, whatever the instruction set.
+    float code = std::nearbyint(scaled.at(i) / step);
+    code = code > -kQuerySteps ? code : -kQuerySteps;
+    code = code < kQuerySteps ? code : kQuerySteps;
+    codes[i] = static_cast<int16_t>(code);
+  }
+  factors_[static_cast<size_t>(row)] =
+      step * static_cast<float>(inverse_root(head.cache->layout().head_dim));
+}
+
+void CodeAttention::encode_codes(const CodeHead& head, std::span<const float> query, int64_t row,
+                                 int64_t group) {
+  const auto q_head = static_cast<size_t>(head.kv_head * group + row % group);
+  const float scale = head.fa->q_scale[q_head];
+  const float offset = head.fa->q_offset[q_head];
+  std::array<float, kMaxLanes> scales{};
+  std::array<float, kMaxLanes> offsets{};
+  std::array<int8_t, kMaxLanes> stored{};
+  const size_t n = query.size();
+  std::fill_n(scales.begin(), n, scale);
+  std::fill_n(offsets.begin(), n, offset);
+  quant::encode_lanes(query, {std::span(scales).first(n), std::span(offsets).first(n)},
+                      std::span(stored).first(n));
+  int16_t* codes = queries_.data() + row * 2 * n_lane_pairs_;
+  for (size_t i = 0; i < n; ++i)
+    codes[i] = static_cast<int16_t>(stored.at(i) - static_cast<int32_t>(offset));
+  const double k_scale = head.fa->k_scale[static_cast<size_t>(head.kv_head)];
+  const double root = std::sqrt(static_cast<double>(head.cache->layout().head_dim));
+  factors_[static_cast<size_t>(row)] =
+      static_cast<float>(static_cast<double>(scale) * k_scale / root);
+}
+
+void CodeAttention::score(const CodeHead& head, const PositionRange& positions, float* scores,
+                          int64_t stride) {
+  constexpr int64_t kGroup = quant::kKeysPerGroup;
+  const quant::CodeSumsKernels& kernels = quant::code_sums_kernels(quant::active_isa());
+  for_pages(*head.cache, positions, [&](const PositionRange& part, int64_t slot) {
+    const int64_t first_group = slot / kGroup;
+    const int64_t n_groups = (slot + part.n + kGroup - 1) / kGroup - first_group;
+    grow(key_sums_, n_rows_ * n_groups * kGroup);
+    kernels.key_sums({.queries = queries_.data(),
+                      .query_stride = 2 * n_lane_pairs_,
+                      .m = n_rows_,
+                      .n_lane_pairs = n_lane_pairs_,
+                      .keys = head.cache->key_codes(head.layer, head.kv_head, part.first) +
+                              quant::key_code_offset(first_group * kGroup, 0, n_lane_pairs_),
+                      .n_groups = n_groups,
+                      .sums = key_sums_.data(),
+                      .sums_stride = n_groups * kGroup});
+    for (int64_t row = 0; row < n_rows_; ++row) {
+      const int32_t* sums = key_sums_.data() + row * n_groups * kGroup + slot % kGroup;
+      float* to = scores + row * stride + (part.first - positions.first);
+      const int32_t offset = offset_sums_[static_cast<size_t>(row)];
+      const float factor = factors_[static_cast<size_t>(row)];
+      for (int64_t i = 0; i < part.n; ++i)
+        to[i] = static_cast<float>(int64_t{sums[i]} - offset) * factor;
+    }
+  });
+}
+
+int64_t CodeAttention::round_weights(const CodeHead& head, std::span<const float> weights,
+                                     int16_t* codes) const {
+  constexpr size_t kLanes = 16;
+  std::array<float, kLanes> left{};
+  const float steps = head.fa != nullptr ? kFaWeightSteps : kWeightSteps;
+  int64_t total = 0;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    float exact = weights[i] * steps;
+    // What a row does not read stays without weight.
+    if (head.fa == nullptr && weights[i] > 0.0F) exact += left.at(i % kLanes);
+    const float code = std::min(std::nearbyint(exact), steps);
+    if (weights[i] > 0.0F) left.at(i % kLanes) = exact - code;
+    codes[i] = static_cast<int16_t>(code);
+    total += codes[i];
+  }
+  return total;
+}
+
+void CodeAttention::mix(const CodeHead& head, const PositionRange& positions, const float* weights,
+                        int64_t stride, float* mix) {
+  const int64_t head_dim = head.cache->layout().head_dim;
+  const int64_t n_lanes = 2 * n_lane_pairs_;
+  grow(weights_, n_rows_ * kMaxPositions);
+  grow(page_weights_, n_rows_ * (kMaxPositions + 2));
+  grow(weight_sums_, n_rows_);
+  value_sums_.assign(static_cast<size_t>(n_rows_ * n_lanes), 0);
+  for (int64_t row = 0; row < n_rows_; ++row) {
+    weight_sums_[static_cast<size_t>(row)] =
+        round_weights(head, {weights + row * stride, static_cast<size_t>(positions.n)},
+                      weights_.data() + row * kMaxPositions);
+  }
+  const quant::CodeSumsKernels& kernels = quant::code_sums_kernels(quant::active_isa());
+  for_pages(*head.cache, positions, [&](const PositionRange& part, int64_t slot) {
+    const int64_t first_slot = slot / 2 * 2;
+    const int64_t n_pairs = (slot + part.n + 1 - first_slot) / 2;
+    std::fill_n(page_weights_.begin(), n_rows_ * 2 * n_pairs, int16_t{0});
+    for (int64_t row = 0; row < n_rows_; ++row) {
+      std::copy_n(weights_.data() + row * kMaxPositions + (part.first - positions.first), part.n,
+                  page_weights_.data() + row * 2 * n_pairs + (slot - first_slot));
+    }
+    kernels.value_sums({.weights = page_weights_.data(),
+                        .weight_stride = 2 * n_pairs,
+                        .m = n_rows_,
+                        .n_position_pairs = n_pairs,
+                        .values = head.cache->value_codes(head.layer, head.kv_head, part.first) +
+                                  quant::value_code_offset(first_slot, 0, n_lane_pairs_),
+                        .n_lane_pairs = n_lane_pairs_,
+                        .sums = value_sums_.data(),
+                        .sums_stride = n_lanes});
+  });
+  const quant::LaneParams lanes = head.cache->value_lanes(head.layer, head.kv_head);
+  const float steps = head.fa != nullptr ? kFaWeightSteps : kWeightSteps;
+  for (int64_t row = 0; row < n_rows_; ++row) {
+    const int32_t* sums = value_sums_.data() + row * n_lanes;
+    const int64_t total = weight_sums_[static_cast<size_t>(row)];
+    for (int64_t lane = 0; lane < head_dim; ++lane) {
+      const auto i = static_cast<size_t>(lane);
+      const int64_t offset = static_cast<int32_t>(lanes.offset[i]);
+      mix[row * head_dim + lane] =
+          static_cast<float>(sums[lane] - offset * total) * (lanes.scale[i] / steps);
+    }
+  }
+}
+
+}  // namespace llmq::runtime
