@@ -115,24 +115,27 @@ check_tidy() {
 
 # Each fuzzer runs for a while from a copy of its corpus; what makes one fail is kept in build/.
 run_fuzzers() {
-  local seconds=${LLMQ_FUZZ_SECONDS:-20} artifacts=$PWD/build/fuzz-artifacts status=0 binary name work
+  export LLMQ_FUZZ_SECONDS=${LLMQ_FUZZ_SECONDS:-20} artifacts=$PWD/build/fuzz-artifacts work
   mkdir -p "$artifacts"
   work=$(mktemp -d)
-  for binary in build/asan-ubsan/tests/fuzz/fuzz_*; do
-    [[ -f $binary && -x $binary ]] || continue
+  fuzz_one() {
+    local binary=$1 name status=0
     name=$(basename "$binary")
+    [[ -f $binary && -x $binary ]] || return 0
     mkdir -p "$work/$name"
     cp -r "tests/fuzz/corpus/$name/." "$work/$name/" 2>/dev/null
-    echo "-- $name"
-    if ! "$binary" -max_total_time="$seconds" -rss_limit_mb=2048 -malloc_limit_mb=1024 -timeout=10 \
-      -max_len=65536 -print_final_stats=1 -artifact_prefix="$artifacts/$name-" "$work/$name" \
-      >"$work/$name.log" 2>&1; then
-      status=1
-      tail -n 60 "$work/$name.log"
-    else
-      grep -E 'stat::(number_of_executed_units|peak_rss_mb)' "$work/$name.log"
-    fi
-  done
+    "$binary" -max_total_time="$LLMQ_FUZZ_SECONDS" -rss_limit_mb=2048 -malloc_limit_mb=1024 \
+      -timeout=10 -max_len=65536 -print_final_stats=1 -artifact_prefix="$artifacts/$name-" \
+      "$work/$name" >"$work/$name.log" 2>&1 || status=1
+    # In one piece, so that fuzzers that run side by side do not mix.
+    echo "-- $name"$'\n'"$(if ((status)); then tail -n 60 "$work/$name.log"; else
+      grep -E 'stat::(number_of_executed_units|peak_rss_mb)' "$work/$name.log"; fi)"
+    return "$status"
+  }
+  export -f fuzz_one
+  local status=0
+  printf '%s\n' build/asan-ubsan/tests/fuzz/fuzz_* |
+    xargs -P "$(llmq_jobs)" -I{} bash -c 'fuzz_one "$1"' _ {} || status=1
   rm -rf "$work"
   return "$status"
 }
@@ -165,11 +168,13 @@ fi
 
 release_excludes=slow
 [[ $mode == plain ]] && release_excludes='slow|accuracy'
+sanitized_excludes='slow|accuracy'
+[[ $mode == nightly ]] || sanitized_excludes+='|script'
 if step "build: release" build_preset release; then
   # What takes longest and finds most comes first.
   if [[ $mode != plain ]] &&
     step "build: AddressSanitizer, UBSan and fuzzers with clang" build_preset asan-ubsan all fuzzers; then
-    step "tests: AddressSanitizer and UBSan" run_ctest asan-ubsan -LE 'slow|accuracy'
+    step "tests: AddressSanitizer and UBSan" run_ctest asan-ubsan -LE "$sanitized_excludes"
     check "fuzzers" run_fuzzers
   fi
   step "tests: release" run_ctest release -LE "$release_excludes"

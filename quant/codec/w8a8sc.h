@@ -50,8 +50,8 @@ class CompressedSink {
   /// The tensor has at least `size_bytes`, more than in the call before. Called by one thread,
   /// while no write is under way and before any write up to there.
   virtual void extend(uint64_t size_bytes) = 0;
-  /// Bytes of the tensor, valid during the call. Called by all threads of the team at once, once
-  /// for each byte.
+  /// Bytes of the tensor, valid during the call. Called for one range at a time, by any thread of
+  /// the team, once for each byte.
   virtual void write(uint64_t offset_bytes, std::span<const std::byte> bytes) = 0;
 };
 

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -26,7 +27,7 @@ using w8a8sc::put;
 using w8a8sc::TileMode;
 
 constexpr size_t kMostTileSizeBytes = kTileHeaderSizeBytes + TileGrid::kTileCodes;
-constexpr int64_t kBatchTiles = 256;  // compressed between two additions to the result
+constexpr int64_t kBatchTiles = 64;  // compressed while those before them are handed over
 constexpr int64_t kCountRows = 64;
 
 void check_codes(const ConstCodes& codes) {
@@ -146,45 +147,68 @@ class TileEncoder {
   std::optional<Deflater> deflater_;
 };
 
-// Compresses the tiles of a matrix batch by batch. Encoding a batch and handing it over are both
-// divided over the team: with more threads the copy of a single one would soon take as long as the
-// encoding of all.
+// Compresses the tiles of a matrix batch by batch. One thread hands a batch over while the others
+// encode the next: files let one writer in at a time, and many would wait for each other.
 class TileStream {
  public:
   // `begin`: where the first tile's bytes lie.
   TileStream(const ConstCodes& codes, const TileGrid& grid, const RansEncoder* rans, uint64_t begin)
       : codes_(codes), grid_(grid), rans_(rans), end_(begin) {
     const auto n_batch = static_cast<size_t>(std::min(grid.n_tiles(), kBatchTiles));
-    batch_.resize(n_batch * kMostTileSizeBytes);
-    sizes_.resize(n_batch);
+    for (Batch& batch : batches_) {
+      batch.bytes.resize(n_batch * kMostTileSizeBytes);
+      batch.sizes.resize(n_batch);
+    }
     ranges_.reserve(static_cast<size_t>(grid.n_tiles()));
   }
 
   void write(ThreadTeam& team, CompressedSink& sink) {
     encoders_.resize(static_cast<size_t>(team.n_threads()));
+    const Batch* full = nullptr;
     for (int64_t first = 0; first < grid_.n_tiles(); first += kBatchTiles) {
-      const int64_t count = std::min(kBatchTiles, grid_.n_tiles() - first);
-      team.parallel_for(count, [&](int64_t task, int thread_index) {
-        auto& encoder = encoders_[static_cast<size_t>(thread_index)];
-        if (encoder == nullptr) encoder = std::make_unique<TileEncoder>(rans_);
-        const auto i = static_cast<size_t>(task);
-        sizes_[i] = encoder->encode(codes_, grid_, first + task, &batch_[i * kMostTileSizeBytes]);
+      Batch& batch = full == batches_.data() ? batches_[1] : batches_[0];
+      batch.first = first;
+      batch.count = std::min(kBatchTiles, grid_.n_tiles() - first);
+      const int64_t n_before = full != nullptr ? 1 : 0;
+      team.parallel_for(n_before + batch.count, [&](int64_t task, int thread_index) {
+        if (task < n_before) return hand_over(*full, sink);
+        encode(task - n_before, thread_index, batch);
       });
-      for (size_t i = 0; i < static_cast<size_t>(count); ++i) append_range(sizes_[i]);
+      for (int64_t i = 0; i < batch.count; ++i) append_range(batch.sizes[static_cast<size_t>(i)]);
       sink.extend(end_);
-      team.parallel_for(count, [&](int64_t task, int) {
-        const TileRange& range = ranges_[static_cast<size_t>(first + task)];
-        sink.write(range.offset,
-                   std::span(batch_).subspan(static_cast<size_t>(task) * kMostTileSizeBytes,
-                                             range.size_bytes));
-      });
+      full = &batch;
     }
+    if (full != nullptr) hand_over(*full, sink);
   }
 
   [[nodiscard]] uint64_t end() const { return end_; }
   [[nodiscard]] const std::vector<TileRange>& ranges() const { return ranges_; }
 
  private:
+  struct Batch {
+    int64_t first = 0;  // tile
+    int64_t count = 0;
+    std::vector<std::byte> bytes;  // [count][kMostTileSizeBytes]
+    std::vector<size_t> sizes;
+  };
+
+  void encode(int64_t index, int thread_index, Batch& batch) {
+    auto& encoder = encoders_[static_cast<size_t>(thread_index)];
+    if (encoder == nullptr) encoder = std::make_unique<TileEncoder>(rans_);
+    const auto i = static_cast<size_t>(index);
+    batch.sizes[i] =
+        encoder->encode(codes_, grid_, batch.first + index, &batch.bytes[i * kMostTileSizeBytes]);
+  }
+
+  void hand_over(const Batch& batch, CompressedSink& sink) const {
+    for (int64_t i = 0; i < batch.count; ++i) {
+      const TileRange& range = ranges_[static_cast<size_t>(batch.first + i)];
+      sink.write(range.offset,
+                 std::span(batch.bytes)
+                     .subspan(static_cast<size_t>(i) * kMostTileSizeBytes, range.size_bytes));
+    }
+  }
+
   void append_range(size_t size_bytes) {
     if (end_ > std::numeric_limits<uint32_t>::max() - size_bytes) {
       throw formats::bad_input(fmt::format(
@@ -200,8 +224,7 @@ class TileStream {
   const RansEncoder* rans_;
   uint64_t end_;
   std::vector<std::unique_ptr<TileEncoder>> encoders_;
-  std::vector<std::byte> batch_;
-  std::vector<size_t> sizes_;
+  std::array<Batch, 2> batches_;
   std::vector<TileRange> ranges_;
 };
 

@@ -22,10 +22,10 @@ struct Problem {
       if (is_extreme) return random() % 2 == 0 ? least : most;
       return std::uniform_int_distribution<int>(least, most)(random);
     };
-    const auto fill = [&](auto& values, int64_t n, int least, int most) {
-      values.resize(static_cast<size_t>(n));
-      for (auto& value : values)
-        value = static_cast<std::remove_reference_t<decltype(value)>>(number(least, most));
+    const auto fill = [&](auto& codes, int64_t n, int least, int most) {
+      codes.resize(static_cast<size_t>(n));
+      for (auto& code : codes)
+        code = static_cast<std::remove_reference_t<decltype(code)>>(number(least, most));
     };
     fill(queries, m * 2 * n_lane_pairs, -32767, 32767);
     fill(keys, n_groups * n_lane_pairs * 32, -128, 127);

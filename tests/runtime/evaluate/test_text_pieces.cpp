@@ -96,18 +96,21 @@ TEST(TextPieces, a_part_is_cut_at_the_context) {
 TEST(TextPieces, line_ends_of_all_systems_read_the_same) {
   const Tokenizer tokenizer = ascii_tokenizer(true);
   const std::string unix_text = long_text() + "\n\nthe end\n\n\nof it";
-  for (const std::string line_end : {"\r\n", "\r"}) {
-    std::string text;
-    for (const char c : unix_text) text += c == '\n' ? line_end : std::string(1, c);
-    for (const auto& separator :
-         {std::optional<std::string>(), std::optional<std::string>("99\n"),
-          std::optional<std::string>("\n\n"), std::optional<std::string>("7")}) {
-      const Pieces want = pieces_of(unix_text, tokenizer, {.context = 50, .separator = separator});
-      EXPECT_GT(want.size(), 1U);
+  const auto with_ends = [](const std::string& text, const std::string& line_end) {
+    std::string out;
+    for (const char c : text) out += c == '\n' ? line_end : std::string(1, c);
+    return out;
+  };
+  for (const auto& separator :
+       {std::optional<std::string>(), std::optional<std::string>("99\n"),
+        std::optional<std::string>("\n\n"), std::optional<std::string>("7")}) {
+    const Pieces want = pieces_of(unix_text, tokenizer, {.context = 50, .separator = separator});
+    EXPECT_GT(want.size(), 1U);
+    for (const std::string line_end : {"\r\n", "\r"}) {
+      const std::string text = with_ends(unix_text, line_end);
       EXPECT_EQ(pieces_of(text, tokenizer, {.context = 50, .separator = separator}), want);
-      if (!separator) continue;
-      std::string same;
-      for (const char c : *separator) same += c == '\n' ? line_end : std::string(1, c);
+      if (!separator || *separator == with_ends(*separator, line_end)) continue;
+      const std::string same = with_ends(*separator, line_end);
       EXPECT_EQ(pieces_of(text, tokenizer, {.context = 50, .separator = same}), want);
     }
   }
