@@ -23,9 +23,4 @@ double measure_bf16_peak(quant::ThreadTeam& team) {
   return limits.best_gops(LimitKind::kBf16);
 }
 
-double measure_read_bandwidth(const unsigned char* data, int64_t size_bytes,
-                              quant::ThreadTeam& team) {
-  return quant::measure_read_bandwidth(data, size_bytes, team);
-}
-
 }  // namespace llmq::bench

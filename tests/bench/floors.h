@@ -10,6 +10,7 @@ namespace llmq::bench {
 
 using quant::Arena;
 using quant::fastest_seconds;
+using quant::measure_read_bandwidth;
 
 /// int8 multiply-adds of the active instruction set, see quant::measure_peak.
 struct Int8Floor {
@@ -28,9 +29,5 @@ FmaFloor measure_fma_peak(quant::ThreadTeam& team);
 /// Best rate of bf16 products with the active instruction set in 10^9 operations a second, float32
 /// multiply-adds included, since kernels widen where that is faster.
 double measure_bf16_peak(quant::ThreadTeam& team);
-
-/// See quant::measure_read_bandwidth.
-double measure_read_bandwidth(const unsigned char* data, int64_t size_bytes,
-                              quant::ThreadTeam& team);
 
 }  // namespace llmq::bench
