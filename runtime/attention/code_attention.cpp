@@ -126,49 +126,34 @@ void CodeAttention::score(const CodeHead& head, const PositionRange& positions, 
                       .n_groups = n_groups,
                       .sums = key_sums_.data(),
                       .sums_stride = n_groups * kGroup});
-    for (int64_t row = 0; row < n_rows_; ++row) {
-      const int32_t* sums = key_sums_.data() + row * n_groups * kGroup + slot % kGroup;
-      float* to = scores + row * stride + (part.first - positions.first);
-      const int32_t offset = offset_sums_[static_cast<size_t>(row)];
-      const float factor = factors_[static_cast<size_t>(row)];
-      for (int64_t i = 0; i < part.n; ++i)
-        to[i] = static_cast<float>(int64_t{sums[i]} - offset) * factor;
-    }
+    kernels.scores({.sums = key_sums_.data() + slot % kGroup,
+                    .sums_stride = n_groups * kGroup,
+                    .m = n_rows_,
+                    .n = part.n,
+                    .offset = offset_sums_.data(),
+                    .factor = factors_.data(),
+                    .scores = scores + (part.first - positions.first),
+                    .scores_stride = stride});
   });
-}
-
-int64_t CodeAttention::round_weights(const CodeHead& head, std::span<const float> weights,
-                                     int16_t* codes) const {
-  constexpr size_t kLanes = 16;
-  std::array<float, kLanes> left{};
-  const float steps = head.fa != nullptr ? kFaWeightSteps : kWeightSteps;
-  int64_t total = 0;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    float exact = weights[i] * steps;
-    // What a row does not read stays without weight.
-    if (head.fa == nullptr && weights[i] > 0.0F) exact += left.at(i % kLanes);
-    const float code = std::min(std::nearbyint(exact), steps);
-    if (weights[i] > 0.0F) left.at(i % kLanes) = exact - code;
-    codes[i] = static_cast<int16_t>(code);
-    total += codes[i];
-  }
-  return total;
 }
 
 void CodeAttention::mix(const CodeHead& head, const PositionRange& positions, const float* weights,
                         int64_t stride, float* mix) {
-  const int64_t head_dim = head.cache->layout().head_dim;
   const int64_t n_lanes = 2 * n_lane_pairs_;
   grow(weights_, n_rows_ * kMaxPositions);
   grow(page_weights_, n_rows_ * (kMaxPositions + 2));
   grow(weight_sums_, n_rows_);
   value_sums_.assign(static_cast<size_t>(n_rows_ * n_lanes), 0);
+  const quant::CodeSumsKernels& kernels = quant::code_sums_kernels(quant::active_isa());
+  const float steps = head.fa != nullptr ? kFaWeightSteps : kWeightSteps;
   for (int64_t row = 0; row < n_rows_; ++row) {
     weight_sums_[static_cast<size_t>(row)] =
-        round_weights(head, {weights + row * stride, static_cast<size_t>(positions.n)},
-                      weights_.data() + row * kMaxPositions);
+        kernels.weight_codes({.weights = weights + row * stride,
+                              .n = positions.n,
+                              .steps = steps,
+                              .carries = head.fa == nullptr,
+                              .codes = weights_.data() + row * kMaxPositions});
   }
-  const quant::CodeSumsKernels& kernels = quant::code_sums_kernels(quant::active_isa());
   for_pages(*head.cache, positions, [&](const PositionRange& part, int64_t slot) {
     const int64_t first_slot = slot / 2 * 2;
     const int64_t n_pairs = (slot + part.n + 1 - first_slot) / 2;
@@ -187,16 +172,19 @@ void CodeAttention::mix(const CodeHead& head, const PositionRange& positions, co
                         .sums = value_sums_.data(),
                         .sums_stride = n_lanes});
   });
-  const quant::LaneParams lanes = head.cache->value_lanes(head.layer, head.kv_head);
-  const float steps = head.fa != nullptr ? kFaWeightSteps : kWeightSteps;
-  for (int64_t row = 0; row < n_rows_; ++row) {
-    const int32_t* sums = value_sums_.data() + row * n_lanes;
-    const int64_t total = weight_sums_[static_cast<size_t>(row)];
-    for (int64_t lane = 0; lane < head_dim; ++lane) {
-      const auto i = static_cast<size_t>(lane);
-      const int64_t offset = static_cast<int32_t>(lanes.offset[i]);
-      mix[row * head_dim + lane] =
-          static_cast<float>(sums[lane] - offset * total) * (lanes.scale[i] / steps);
+  write_mix(head.cache->value_lanes(head.layer, head.kv_head), steps, mix);
+}
+
+void CodeAttention::write_mix(const quant::LaneParams& lanes, float steps, float* mix) {
+  const size_t head_dim = lanes.scale.size();
+  std::array<float, kMaxLanes> factor{};
+  for (size_t lane = 0; lane < head_dim; ++lane) factor.at(lane) = lanes.scale[lane] / steps;
+  for (int64_t row = 0; row < n_rows_; ++row, mix += head_dim) {
+    const int32_t* sums = value_sums_.data() + row * 2 * n_lane_pairs_;
+    const auto total = static_cast<float>(weight_sums_[static_cast<size_t>(row)]);
+    for (size_t lane = 0; lane < head_dim; ++lane) {
+      const float difference = static_cast<float>(sums[lane]) - lanes.offset[lane] * total;
+      mix[lane] = difference * factor[lane];
     }
   }
 }

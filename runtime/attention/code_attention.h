@@ -55,7 +55,7 @@ class CodeAttention {
  private:
   void encode_float(const CodeHead& head, std::span<const float> query, int64_t row);
   void encode_codes(const CodeHead& head, std::span<const float> query, int64_t row, int64_t group);
-  int64_t round_weights(const CodeHead& head, std::span<const float> weights, int16_t* codes) const;
+  void write_mix(const quant::LaneParams& lanes, float steps, float* mix);
 
   int64_t n_rows_ = 0;
   int64_t n_lane_pairs_ = 0;
@@ -66,7 +66,7 @@ class CodeAttention {
   std::vector<int16_t> weights_;       // [n_rows, kMaxPositions]
   std::vector<int16_t> page_weights_;  // the part of them in one page, from an even slot on
   std::vector<int32_t> value_sums_;    // [n_rows, 2 · n_lane_pairs]
-  std::vector<int64_t> weight_sums_;   // [n_rows]
+  std::vector<int32_t> weight_sums_;   // [n_rows]
 };
 
 }  // namespace llmq::runtime

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "formats/error.h"
 #include "formats/float16.h"
@@ -16,6 +18,7 @@ using formats::Error;
 using formats::ErrorCode;
 
 constexpr size_t kPageAlignment = 64;
+constexpr size_t kMostSpareBytes = size_t{64} << 20;
 
 void check_codes(const KvLayout& layout) {
   if (layout.codes == nullptr)
@@ -69,19 +72,29 @@ void KvCache::reserve(int64_t n_tokens) {
   const auto n_pages =
       static_cast<size_t>(n_tokens / layout_.page_size + (n_tokens % layout_.page_size != 0));
   if (n_pages <= pages_.size()) return;
-  const size_t n_before = pages_.size();
   const size_t rounded = (page_size_bytes_ + kPageAlignment - 1) / kPageAlignment * kPageAlignment;
   pages_.reserve(n_pages);
-  while (pages_.size() < n_pages) {
-    Page page(static_cast<std::byte*>(std::aligned_alloc(kPageAlignment, rounded)));
-    if (page == nullptr) {
-      pages_.resize(n_before);
+  const size_t n_held = slabs_.empty() ? 0 : slabs_.back().first_page + slabs_.back().n_pages;
+  if (n_pages > n_held) {
+    // As many again as there are, so that a growing sequence has few slabs; what nobody writes to
+    // takes no memory.
+    const size_t n_more = std::max(n_pages - n_held, std::min(n_held, kMostSpareBytes / rounded));
+    size_t size_bytes = 0;
+    try {
+      if (__builtin_mul_overflow(n_more, rounded, &size_bytes)) throw std::bad_alloc();
+      slabs_.push_back({quant::allocate_huge(size_bytes), n_held, n_more});
+    } catch (const std::bad_alloc&) {
       throw Error(ErrorCode::kMemory,
                   fmt::format("no memory for the keys and values of {} tokens ({} pages of {} "
                               "bytes); use a shorter input or a smaller KV dtype",
                               n_tokens, n_pages, page_size_bytes_));
     }
-    pages_.push_back(std::move(page));
+  }
+  for (const Slab& slab : slabs_) {
+    while (pages_.size() < std::min(n_pages, slab.first_page + slab.n_pages)) {
+      pages_.push_back(reinterpret_cast<std::byte*>(slab.bytes.get()) +
+                       (pages_.size() - slab.first_page) * rounded);
+    }
   }
 }
 
@@ -125,8 +138,7 @@ const int8_t* KvCache::value_codes(int64_t layer, int64_t head, int64_t position
 
 int8_t* KvCache::plane(int64_t layer, bool is_value, int64_t head, int64_t position) const {
   const int64_t index = (layer * 2 + (is_value ? 1 : 0)) * layout_.n_kv_heads + head;
-  return reinterpret_cast<int8_t*>(
-             pages_[static_cast<size_t>(position / layout_.page_size)].get()) +
+  return reinterpret_cast<int8_t*>(pages_[static_cast<size_t>(position / layout_.page_size)]) +
          index * plane_size_bytes(layout_);
 }
 
@@ -135,6 +147,7 @@ void KvCache::truncate(int64_t n_tokens) {
   length_ = n_tokens;
   pages_.resize(
       static_cast<size_t>(n_tokens / layout_.page_size + (n_tokens % layout_.page_size != 0)));
+  while (!slabs_.empty() && slabs_.back().first_page >= pages_.size()) slabs_.pop_back();
 }
 
 KvRows KvCache::keys(int64_t layer, int64_t head, int64_t position) const {
@@ -169,8 +182,7 @@ std::byte* KvCache::row(int64_t layer, bool is_value, int64_t head, int64_t posi
   const int64_t slot = position % layout_.page_size;
   const int64_t plane = (layer * 2 + (is_value ? 1 : 0)) * layout_.n_kv_heads + head;
   const int64_t element = (plane * layout_.page_size + slot) * layout_.head_dim;
-  return pages_[static_cast<size_t>(position / layout_.page_size)].get() +
-         element * element_size_bytes_;
+  return pages_[static_cast<size_t>(position / layout_.page_size)] + element * element_size_bytes_;
 }
 
 void KvCache::store_row(std::byte* to, std::span<const float> from) const {

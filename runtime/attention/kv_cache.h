@@ -2,12 +2,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "formats/dtype.h"
+#include "quant/kernels/huge_bytes.h"
 #include "quant/lane_codes.h"
 #include "runtime/attention/kv_codes.h"
 
@@ -83,12 +83,13 @@ class KvCache {
   [[nodiscard]] uint64_t size_bytes() const;
 
  private:
-  struct Free {
-    void operator()(std::byte* page) const { std::free(page); }
+  /// Memory of consecutive pages, in huge pages where the system has them: reading a long sequence
+  /// in pages of 4 KiB would miss the TLB at every one.
+  struct Slab {
+    quant::HugeBytes bytes;
+    size_t first_page;
+    size_t n_pages;
   };
-  /// [n_layers, n_kv_heads] planes of keys and as many of values behind each layer's; a plane is
-  /// [page_size, head_dim] of floats, or codes as code_sums.h orders them.
-  using Page = std::unique_ptr<std::byte, Free>;
 
   void store_codes(int64_t layer, int64_t head, int64_t position, std::span<const float> key,
                    std::span<const float> value);
@@ -103,7 +104,10 @@ class KvCache {
   int64_t element_size_bytes_ = 0;
   uint64_t page_size_bytes_ = 0;
   int64_t length_ = 0;
-  std::vector<Page> pages_;
+  std::vector<Slab> slabs_;
+  /// [n_layers, n_kv_heads] planes of keys and as many of values behind each layer's; a plane is
+  /// [page_size, head_dim] of floats, or codes as code_sums.h orders them.
+  std::vector<std::byte*> pages_;
 };
 
 }  // namespace llmq::runtime

@@ -5,7 +5,8 @@
 #include "quant/kernels/isa.h"
 
 /// Products of attention with keys and values that are stored as int8 codes: exact int32 sums of
-/// 16-bit by 8-bit integers, so that the bits do not depend on the instruction set.
+/// 16-bit by 8-bit integers, and what turns floats into such integers and sums into floats by one
+/// rounded float32 operation after the other. The bits do not depend on the instruction set.
 /// Single-threaded; callers divide heads and positions over threads. Free of library code, because
 /// files compiled for one instruction set include it.
 ///
@@ -17,6 +18,8 @@
 namespace llmq::quant {
 
 inline constexpr int64_t kKeysPerGroup = 16;
+/// Weights whose rounding hands on what it left over: each to the next of its lane.
+inline constexpr int64_t kWeightLanes = 16;
 
 /// Offset of the codes of lane `lane` (even) and the next one of key `position` behind the first.
 constexpr int64_t key_code_offset(int64_t position, int64_t lane, int64_t n_lane_pairs) {
@@ -55,11 +58,37 @@ struct ValueSumsTask {
   int64_t sums_stride = 0;  ///< elements between rows of sums
 };
 
+/// scores[i, j] = float(sums[i, j] − offset[i]) · factor[i]. No difference leaves int32.
+struct ScoresTask {
+  const int32_t* sums = nullptr;  ///< [m, n]
+  int64_t sums_stride = 0;        ///< elements between rows of sums
+  int64_t m = 0;
+  int64_t n = 0;
+  const int32_t* offset = nullptr;  ///< [m]
+  const float* factor = nullptr;    ///< [m]
+  float* scores = nullptr;          ///< [m, n], overwritten
+  int64_t scores_stride = 0;        ///< elements between rows of scores
+};
+
+/// Weights of softmax as integers: code[i] = min(rint(w[i]·steps + left), steps), 0 where w[i] is
+/// not above 0. With `carries`, `left` is what rounding left over of the weight above 0 before it
+/// in lane i mod 16 (exact − code), so that many small weights keep their sum; else it is 0.
+struct WeightCodesTask {
+  const float* weights = nullptr;  ///< [n], at most 1
+  int64_t n = 0;                   ///< at most 2^16
+  float steps = 0.0F;              ///< at most 32767
+  bool carries = false;
+  int16_t* codes = nullptr;  ///< [n], overwritten
+};
+
 /// The operations for one instruction set.
 struct CodeSumsKernels {
   Isa isa = Isa::kScalar;  ///< of this implementation
   void (*key_sums)(const KeySumsTask& task) = nullptr;
   void (*value_sums)(const ValueSumsTask& task) = nullptr;
+  void (*scores)(const ScoresTask& task) = nullptr;
+  /// Returns the sum of the codes.
+  int32_t (*weight_codes)(const WeightCodesTask& task) = nullptr;
 };
 
 /// The table for `isa`: kAvx2 serves kAvxVnni, kAvx512Vnni serves kAmx. `isa` must be supported by

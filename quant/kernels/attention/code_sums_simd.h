@@ -5,8 +5,11 @@
 //   kLanes: 32-bit sums in a register;
 //   Codes load(const int8_t*): 2·kLanes codes widened to 16 bits;
 //   Codes load(const int8_t*, int64_t count): the first `count` pairs of them, zeros behind;
-//   Sums add(Sums, Codes, const int16_t*): plus the products with a pair of numbers for all;
-//   zero, load_sums, store_sums, the latter two also with a count.
+//   Codes pair(const int16_t*): a pair of numbers for all;
+//   Sums add(Sums, Codes, Codes): plus the products of pairs;
+//   zero, load_sums, store_sums, the latter two also with a count;
+//   Floats of as many lanes as Sums: zero_floats, all, floats_of(Sums − int32), multiply;
+//   Sums weight_codes(weights, steps, carries, left): see WeightCodesTask; store_codes.
 
 #include <cstdint>
 
@@ -18,31 +21,57 @@ namespace {
 // Codes this far ahead are asked for: the distance that the loads of one core take to arrive.
 constexpr int64_t kAheadBytes = 2048;
 
-template <class Lines, int kRows>
-inline void key_rows(const KeySumsTask& task, int64_t row) {
+// The codes of the register of keys `vec`: a register holds a group of keys or a half of one.
+template <class Lines>
+inline const int8_t* key_line(const KeySumsTask& task, int64_t vec) {
+  const int64_t key = vec * Lines::kLanes;
+  return task.keys + key / kKeysPerGroup * task.n_lane_pairs * 2 * kKeysPerGroup +
+         2 * (key % kKeysPerGroup);
+}
+
+// kRows queries by kVecs registers of keys.
+template <class Lines, int kRows, int kVecs>
+inline void key_block(const KeySumsTask& task, int64_t row, int64_t vec) {
   using Sums = typename Lines::Sums;
   const int16_t* queries = task.queries + row * task.query_stride;
-  const int8_t* line = task.keys;
-  for (int64_t group = 0; group < task.n_groups; ++group) {
-    for (int64_t part = 0; part < kKeysPerGroup; part += Lines::kLanes) {
-      Sums sums[kRows];
+  const int8_t* codes[kVecs];
+  Sums sums[kRows][kVecs];
+#pragma GCC unroll 2
+  for (int v = 0; v < kVecs; ++v) {
+    codes[v] = key_line<Lines>(task, vec + v);
 #pragma GCC unroll 12
-      for (int r = 0; r < kRows; ++r) sums[r] = Lines::zero();
-      const int8_t* codes = line + 2 * part;
-      for (int64_t pair = 0; pair < task.n_lane_pairs; ++pair) {
-        Lines::ask(codes + kAheadBytes);
-        const auto lanes = Lines::load(codes);
-#pragma GCC unroll 12
-        for (int r = 0; r < kRows; ++r)
-          sums[r] = Lines::add(sums[r], lanes, queries + r * task.query_stride + 2 * pair);
-        codes += 2 * kKeysPerGroup;
-      }
-      int32_t* out = task.sums + row * task.sums_stride + group * kKeysPerGroup + part;
-#pragma GCC unroll 12
-      for (int r = 0; r < kRows; ++r) Lines::store_sums(out + r * task.sums_stride, sums[r]);
-    }
-    line += task.n_lane_pairs * 2 * kKeysPerGroup;
+    for (int r = 0; r < kRows; ++r) sums[r][v] = Lines::zero();
   }
+  for (int64_t pair = 0; pair < task.n_lane_pairs; ++pair) {
+    const int64_t at = pair * 2 * kKeysPerGroup;
+    typename Lines::Codes lanes[kVecs];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVecs; ++v) {
+      Lines::ask(codes[v] + at + kAheadBytes);
+      lanes[v] = Lines::load(codes[v] + at);
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      const auto both = Lines::pair(queries + r * task.query_stride + 2 * pair);
+#pragma GCC unroll 2
+      for (int v = 0; v < kVecs; ++v) sums[r][v] = Lines::add(sums[r][v], lanes[v], both);
+    }
+  }
+  int32_t* out = task.sums + row * task.sums_stride + vec * Lines::kLanes;
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVecs; ++v)
+      Lines::store_sums(out + r * task.sums_stride + v * Lines::kLanes, sums[r][v]);
+  }
+}
+
+template <class Lines, int kRows>
+inline void key_rows(const KeySumsTask& task, int64_t row) {
+  const int64_t n_vecs = task.n_groups * (kKeysPerGroup / Lines::kLanes);
+  int64_t vec = 0;
+  for (; vec + 2 <= n_vecs; vec += 2) key_block<Lines, kRows, 2>(task, row, vec);
+  if (vec < n_vecs) key_block<Lines, kRows, 1>(task, row, vec);
 }
 
 template <class Lines, int kRows>
@@ -81,7 +110,8 @@ inline void value_block(const ValueSumsTask& task, int64_t row, int64_t lane) {
       const auto lanes = Lines::load(codes + v * 2 * Lines::kLanes);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r)
-        sums[r][v] = Lines::add(sums[r][v], lanes, weights + r * task.weight_stride + 2 * pair);
+        sums[r][v] =
+            Lines::add(sums[r][v], lanes, Lines::pair(weights + r * task.weight_stride + 2 * pair));
     }
     Lines::ask(codes + kAheadBytes);
     codes += 4 * task.n_lane_pairs;
@@ -103,7 +133,7 @@ inline void value_tail(const ValueSumsTask& task, int64_t row, int64_t lane) {
   int32_t* out = task.sums + row * task.sums_stride + lane;
   auto sums = Lines::load_sums(out, count);
   for (int64_t pair = 0; pair < task.n_position_pairs; ++pair) {
-    sums = Lines::add(sums, Lines::load(codes, count), weights + 2 * pair);
+    sums = Lines::add(sums, Lines::load(codes, count), Lines::pair(weights + 2 * pair));
     codes += 4 * task.n_lane_pairs;
   }
   Lines::store_sums(out, sums, count);
@@ -133,6 +163,55 @@ inline void value_blocks(const ValueSumsTask& task, int64_t row) {
 template <class Lines>
 void value_sums(const ValueSumsTask& task) {
   value_blocks<Lines, Lines::kValueRows>(task, 0);
+}
+
+template <class Lines>
+void scores(const ScoresTask& task) {
+  for (int64_t row = 0; row < task.m; ++row) {
+    const int32_t* sums = task.sums + row * task.sums_stride;
+    float* to = task.scores + row * task.scores_stride;
+    const auto factor = Lines::all(task.factor[row]);
+    int64_t i = 0;
+    for (; i + Lines::kLanes <= task.n; i += Lines::kLanes) {
+      const auto differences = Lines::floats_of(Lines::load_sums(sums + i), task.offset[row]);
+      Lines::store_floats(to + i, Lines::multiply(differences, factor));
+    }
+    for (; i < task.n; ++i)
+      to[i] = static_cast<float>(sums[i] - task.offset[row]) * task.factor[row];
+  }
+}
+
+template <class Lines>
+int32_t weight_codes(const WeightCodesTask& task) {
+  constexpr int kParts = kWeightLanes / Lines::kLanes;
+  const auto steps = Lines::all(task.steps);
+  typename Lines::Floats left[kParts];
+  typename Lines::Sums total = Lines::zero();
+  for (int part = 0; part < kParts; ++part) left[part] = Lines::all(0.0F);
+  const auto round = [&](const float* weights, int16_t* codes) {
+#pragma GCC unroll 2
+    for (int part = 0; part < kParts; ++part) {
+      const auto sums = Lines::weight_codes(Lines::load_floats(weights + part * Lines::kLanes),
+                                            steps, task.carries, left[part]);
+      Lines::store_codes(codes + part * Lines::kLanes, sums);
+      total = Lines::plus(total, sums);
+    }
+  };
+  int64_t i = 0;
+  for (; i + kWeightLanes <= task.n; i += kWeightLanes) round(task.weights + i, task.codes + i);
+  if (i < task.n) {
+    float weights[kWeightLanes] = {};
+    int16_t codes[kWeightLanes];
+    const auto count = static_cast<size_t>(task.n - i);
+    __builtin_memcpy(weights, task.weights + i, count * sizeof(float));
+    round(weights, codes);
+    __builtin_memcpy(task.codes + i, codes, count * sizeof(int16_t));
+  }
+  int32_t lanes[Lines::kLanes];
+  Lines::store_sums(lanes, total);
+  int32_t sum = 0;
+  for (const int32_t lane : lanes) sum += lane;
+  return sum;
 }
 
 }  // namespace

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "quant/kernels/attention/code_sums.h"
 
 namespace llmq::quant {
@@ -33,8 +35,34 @@ void value_sums(const ValueSumsTask& task) {
   }
 }
 
+void scores(const ScoresTask& task) {
+  for (int64_t row = 0; row < task.m; ++row) {
+    const int32_t* sums = task.sums + row * task.sums_stride;
+    float* to = task.scores + row * task.scores_stride;
+    for (int64_t i = 0; i < task.n; ++i)
+      to[i] = static_cast<float>(sums[i] - task.offset[row]) * task.factor[row];
+  }
+}
+
+int32_t weight_codes(const WeightCodesTask& task) {
+  float left[kWeightLanes] = {};
+  int32_t total = 0;
+  for (int64_t i = 0; i < task.n; ++i) {
+    task.codes[i] = 0;
+    const float weight = task.weights[i];
+    if (!(weight > 0.0F)) continue;
+    const float exact = weight * task.steps + left[i % kWeightLanes];
+    const float rounded = std::nearbyint(exact);
+    const float code = rounded < task.steps ? rounded : task.steps;
+    if (task.carries) left[i % kWeightLanes] = exact - code;
+    task.codes[i] = static_cast<int16_t>(code);
+    total += task.codes[i];
+  }
+  return total;
+}
+
 }  // namespace
 
-const CodeSumsKernels kCodeSumsScalar{Isa::kScalar, key_sums, value_sums};
+const CodeSumsKernels kCodeSumsScalar{Isa::kScalar, key_sums, value_sums, scores, weight_codes};
 
 }  // namespace llmq::quant

@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -122,6 +124,74 @@ TEST(IsaCodeSums, scalar_has_the_sums_of_64_bit_integers) {
       EXPECT_EQ(values[static_cast<size_t>(row * 81 + lane)], sum);
     }
   }
+}
+
+TEST(IsaCodeSums, scores_are_those_of_scalar) {
+  std::mt19937 random(5);
+  const std::vector<int32_t> offset{0, 1073741823, -5, 7};
+  const std::vector<float> factor{1.0F, 3e-9F, -0.7F, 1e-20F};
+  for (const int64_t n : {0, 1, 7, 8, 15, 16, 33, 512}) {
+    std::vector<int32_t> sums(static_cast<size_t>(4 * n));
+    for (int32_t& sum : sums) sum = static_cast<int32_t>(random() >> 2) - (1 << 29);
+    const auto scores = [&](Isa isa) {
+      std::vector<float> out(static_cast<size_t>(4 * (n + 1)), 9.0F);
+      code_sums_kernels(isa).scores(
+          {sums.data(), n, 4, n, offset.data(), factor.data(), out.data(), n + 1});
+      return out;
+    };
+    const std::vector<float> want = scores(Isa::kScalar);
+    for (int64_t row = 0; row < 4; ++row) {
+      for (int64_t i = 0; i < n; ++i) {
+        const auto r = static_cast<size_t>(row);
+        const auto difference =
+            static_cast<float>(double{1} * sums[static_cast<size_t>(row * n + i)] - offset[r]);
+        EXPECT_EQ(want[static_cast<size_t>(row * (n + 1) + i)], difference * factor[r]);
+      }
+      EXPECT_EQ(want[static_cast<size_t>(row * (n + 1) + n)], 9.0F);
+    }
+    for (const Isa isa : supported_isas()) EXPECT_EQ(scores(isa), want) << isa_name(isa) << n;
+  }
+}
+
+/// Weights from 0 to 1 over many magnitudes, some of them 0 or no numbers.
+std::vector<float> softmax_weights(int64_t n) {
+  std::mt19937 random(static_cast<uint32_t>(n));
+  std::uniform_real_distribution<float> exponent(-20.0F, 0.0F);
+  std::vector<float> weights(static_cast<size_t>(n));
+  for (float& weight : weights) weight = random() % 5 == 0 ? 0.0F : std::exp(exponent(random));
+  if (n > 20) weights[3] = 1.0F;
+  if (n > 20) weights[19] = std::nanf("");
+  return weights;
+}
+
+TEST(IsaCodeSums, weight_codes_are_those_of_scalar) {
+  for (const int64_t n : {0, 1, 15, 16, 17, 100, 512}) {
+    const std::vector<float> weights = softmax_weights(n);
+    for (const bool carries : {false, true}) {
+      const auto codes = [&](Isa isa) {
+        std::vector<int16_t> out(static_cast<size_t>(n + 1), 99);
+        const int32_t sum = code_sums_kernels(isa).weight_codes(
+            {weights.data(), n, carries ? 32767.0F : 127.0F, carries, out.data()});
+        EXPECT_EQ(out.back(), 99);
+        EXPECT_EQ(std::accumulate(out.begin(), out.end() - 1, 0), sum);
+        return out;
+      };
+      for (const Isa isa : supported_isas())
+        EXPECT_EQ(codes(isa), codes(Isa::kScalar)) << isa_name(isa) << ' ' << n;
+    }
+  }
+}
+
+TEST(CodeSums, small_weights_keep_their_sum_where_rounding_is_carried) {
+  const int64_t n = 512;
+  const std::vector<float> weights(static_cast<size_t>(n), 0.3F / 32767);
+  std::vector<int16_t> codes(static_cast<size_t>(n));
+  WeightCodesTask task{weights.data(), n, 32767.0F, false, codes.data()};
+  EXPECT_EQ(code_sums_kernels(Isa::kScalar).weight_codes(task), 0);
+  task.carries = true;
+  // 153.6, less than a half for each of the 16 lanes.
+  EXPECT_NEAR(code_sums_kernels(Isa::kScalar).weight_codes(task), 153.6, 8.0);
+  for (const int16_t code : codes) EXPECT_LE(code, 1);
 }
 
 TEST(IsaCodeSums, every_set_runs_its_own_implementation) {
