@@ -20,6 +20,15 @@ void grow(std::vector<T>& vector, int64_t size) {
   if (vector.size() < static_cast<size_t>(size)) vector.resize(static_cast<size_t>(size));
 }
 
+/// Of a call over `positions`, the page that follows that of `part` there: its first position, or
+/// `otherwise` behind the last.
+template <typename Codes>
+const int8_t* next_codes(const PositionRange& positions, const PositionRange& part,
+                         const Codes& codes_of, const int8_t* otherwise) {
+  const int64_t next = part.first + part.n;
+  return next < positions.first + positions.n ? codes_of(next) : otherwise;
+}
+
 /// Calls fn(range of positions, first slot in its page) for the part of each page.
 template <typename Fn>
 void for_pages(const KvCache& cache, const PositionRange& positions, const Fn& fn) {
@@ -113,6 +122,11 @@ void CodeAttention::score(const CodeHead& head, const PositionRange& positions, 
                           int64_t stride) {
   constexpr int64_t kGroup = quant::kKeysPerGroup;
   const quant::CodeSumsKernels& kernels = quant::code_sums_kernels(quant::active_isa());
+  const auto keys_at = [&](int64_t position) {
+    return head.cache->key_codes(head.layer, head.kv_head, position);
+  };
+  // The same positions' values are read next.
+  const int8_t* values = head.cache->value_codes(head.layer, head.kv_head, positions.first);
   for_pages(*head.cache, positions, [&](const PositionRange& part, int64_t slot) {
     const int64_t first_group = slot / kGroup;
     const int64_t n_groups = (slot + part.n + kGroup - 1) / kGroup - first_group;
@@ -121,9 +135,10 @@ void CodeAttention::score(const CodeHead& head, const PositionRange& positions, 
                       .query_stride = 2 * n_lane_pairs_,
                       .m = n_rows_,
                       .n_lane_pairs = n_lane_pairs_,
-                      .keys = head.cache->key_codes(head.layer, head.kv_head, part.first) +
+                      .keys = keys_at(part.first) +
                               quant::key_code_offset(first_group * kGroup, 0, n_lane_pairs_),
                       .n_groups = n_groups,
+                      .next = next_codes(positions, part, keys_at, values),
                       .sums = key_sums_.data(),
                       .sums_stride = n_groups * kGroup});
     kernels.scores({.sums = key_sums_.data() + slot % kGroup,
@@ -154,6 +169,13 @@ void CodeAttention::mix(const CodeHead& head, const PositionRange& positions, co
                               .carries = head.fa == nullptr,
                               .codes = weights_.data() + row * kMaxPositions});
   }
+  const auto values_at = [&](int64_t position) {
+    return head.cache->value_codes(head.layer, head.kv_head, position);
+  };
+  // The keys of the positions behind are read next.
+  const int64_t end = positions.first + positions.n;
+  const int8_t* keys =
+      head.cache->key_codes(head.layer, head.kv_head, head.cache->has(end) ? end : positions.first);
   for_pages(*head.cache, positions, [&](const PositionRange& part, int64_t slot) {
     const int64_t first_slot = slot / 2 * 2;
     const int64_t n_pairs = (slot + part.n + 1 - first_slot) / 2;
@@ -162,15 +184,16 @@ void CodeAttention::mix(const CodeHead& head, const PositionRange& positions, co
       std::copy_n(weights_.data() + row * kMaxPositions + (part.first - positions.first), part.n,
                   page_weights_.data() + row * 2 * n_pairs + (slot - first_slot));
     }
-    kernels.value_sums({.weights = page_weights_.data(),
-                        .weight_stride = 2 * n_pairs,
-                        .m = n_rows_,
-                        .n_position_pairs = n_pairs,
-                        .values = head.cache->value_codes(head.layer, head.kv_head, part.first) +
-                                  quant::value_code_offset(first_slot, 0, n_lane_pairs_),
-                        .n_lane_pairs = n_lane_pairs_,
-                        .sums = value_sums_.data(),
-                        .sums_stride = n_lanes});
+    kernels.value_sums(
+        {.weights = page_weights_.data(),
+         .weight_stride = 2 * n_pairs,
+         .m = n_rows_,
+         .n_position_pairs = n_pairs,
+         .values = values_at(part.first) + quant::value_code_offset(first_slot, 0, n_lane_pairs_),
+         .n_lane_pairs = n_lane_pairs_,
+         .next = next_codes(positions, part, values_at, keys),
+         .sums = value_sums_.data(),
+         .sums_stride = n_lanes});
   });
   write_mix(head.cache->value_lanes(head.layer, head.kv_head), steps, mix);
 }

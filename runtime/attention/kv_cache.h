@@ -55,6 +55,11 @@ class KvCache {
   /// cache is unchanged then.
   void reserve(int64_t n_tokens);
 
+  /// Whether there is room for `position`.
+  [[nodiscard]] bool has(int64_t position) const {
+    return position / layout_.page_size < static_cast<int64_t>(pages_.size());
+  }
+
   /// Stores key and value of every head at `position` (reserved) of `layer`; both are
   /// [n_kv_heads, head_dim].
   void store(int64_t layer, int64_t position, std::span<const float> key,

@@ -15,7 +15,7 @@ struct LinesAvx512 {
   using Codes = __m512i;
   static constexpr int64_t kLanes = 16;
   static constexpr int kKeyRows = 12;   // by two registers of keys
-  static constexpr int kValueRows = 6;  // by four registers of lanes
+  static constexpr int kValueRows = 7;  // by four registers of lanes
 
   static Sums zero() { return _mm512_setzero_si512(); }
   static void ask(const int8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }

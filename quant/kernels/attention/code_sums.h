@@ -42,6 +42,8 @@ struct KeySumsTask {
   int64_t n_lane_pairs = 0;
   const int8_t* keys = nullptr;  ///< [n_groups, n_lane_pairs, 16, 2]
   int64_t n_groups = 0;
+  /// Codes that are read after these and are fetched meanwhile; any address, never read.
+  const int8_t* next = nullptr;
   int32_t* sums = nullptr;  ///< [m, 16 · n_groups], overwritten
   int64_t sums_stride = 0;  ///< elements between rows of sums
 };
@@ -54,8 +56,9 @@ struct ValueSumsTask {
   int64_t n_position_pairs = 0;
   const int8_t* values = nullptr;  ///< [n_position_pairs, 2 · n_lane_pairs, 2]
   int64_t n_lane_pairs = 0;
-  int32_t* sums = nullptr;  ///< [m, 2 · n_lane_pairs], updated
-  int64_t sums_stride = 0;  ///< elements between rows of sums
+  const int8_t* next = nullptr;  ///< as that of KeySumsTask
+  int32_t* sums = nullptr;       ///< [m, 2 · n_lane_pairs], updated
+  int64_t sums_stride = 0;       ///< elements between rows of sums
 };
 
 /// scores[i, j] = float(sums[i, j] − offset[i]) · factor[i]. No difference leaves int32.

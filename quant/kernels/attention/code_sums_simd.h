@@ -18,9 +18,6 @@
 namespace llmq::quant {
 namespace {
 
-// Codes this far ahead are asked for: the distance that the loads of one core take to arrive.
-constexpr int64_t kAheadBytes = 2048;
-
 // The codes of the register of keys `vec`: a register holds a group of keys or a half of one.
 template <class Lines>
 inline const int8_t* key_line(const KeySumsTask& task, int64_t vec) {
@@ -34,6 +31,8 @@ template <class Lines, int kRows, int kVecs>
 inline void key_block(const KeySumsTask& task, int64_t row, int64_t vec) {
   using Sums = typename Lines::Sums;
   const int16_t* queries = task.queries + row * task.query_stride;
+  // As far into what follows as these codes are into theirs.
+  const int64_t ahead = task.next - task.keys;
   const int8_t* codes[kVecs];
   Sums sums[kRows][kVecs];
 #pragma GCC unroll 2
@@ -47,7 +46,7 @@ inline void key_block(const KeySumsTask& task, int64_t row, int64_t vec) {
     typename Lines::Codes lanes[kVecs];
 #pragma GCC unroll 2
     for (int v = 0; v < kVecs; ++v) {
-      Lines::ask(codes[v] + at + kAheadBytes);
+      Lines::ask(codes[v] + (at + ahead));
       lanes[v] = Lines::load(codes[v] + at);
     }
 #pragma GCC unroll 12
@@ -96,6 +95,7 @@ inline void value_block(const ValueSumsTask& task, int64_t row, int64_t lane) {
   using Sums = typename Lines::Sums;
   const int16_t* weights = task.weights + row * task.weight_stride;
   const int8_t* codes = task.values + 2 * lane;
+  const int64_t ahead = task.next - task.values;
   int32_t* out = task.sums + row * task.sums_stride + lane;
   Sums sums[kRows][kVecs];
 #pragma GCC unroll 8
@@ -113,7 +113,8 @@ inline void value_block(const ValueSumsTask& task, int64_t row, int64_t lane) {
         sums[r][v] =
             Lines::add(sums[r][v], lanes, Lines::pair(weights + r * task.weight_stride + 2 * pair));
     }
-    Lines::ask(codes + kAheadBytes);
+    for (int64_t line = 0; line < kVecs * 2 * Lines::kLanes; line += 64)
+      Lines::ask(codes + (line + ahead));
     codes += 4 * task.n_lane_pairs;
   }
 #pragma GCC unroll 8
