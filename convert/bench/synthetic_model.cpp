@@ -68,13 +68,22 @@ std::vector<std::byte> float_block(DType dtype, float mean, float deviation) {
   return block;
 }
 
-/// Codes from −127 to 127, as normal weights have them, or any nibbles.
-std::vector<std::byte> code_block(bool is_int4) {
+/// Any nibbles, or codes as normal weights have them: from −127 to 127, or where the scheme is a
+/// sparse one with a threshold of three deviations, nearly all of four bits and a few beyond.
+std::vector<std::byte> code_block(Scheme scheme) {
   std::vector<std::byte> block(kBlockBytes);
   constexpr float kCodeDeviation = 127.0F / 3.5F;
+  constexpr float kSparseDeviation = 2.36F;
+  constexpr size_t kSparseOutlier = 760;  // codes for one beyond four bits
   for (size_t i = 0; i < block.size(); ++i) {
-    block[i] = is_int4 ? static_cast<std::byte>(mixed(i))
-                       : static_cast<std::byte>(std::lround(kCodeDeviation * normal(i)));
+    if (scheme == Scheme::kW4A16) {
+      block[i] = static_cast<std::byte>(mixed(i));
+      continue;
+    }
+    const bool is_sparse = scheme == Scheme::kW8A8S;
+    float deviation = is_sparse ? kSparseDeviation : kCodeDeviation;
+    if (is_sparse && mixed(i) % kSparseOutlier == 0) deviation = 10.0F * kSparseDeviation;
+    block[i] = static_cast<std::byte>(std::lround(deviation * normal(i)));
   }
   return block;
 }
@@ -115,8 +124,7 @@ std::vector<std::byte> pattern_of(const OutputTensor& tensor) {
     const bool is_norm = tensor.shape.size() == 1;
     return float_block(tensor.dtype, is_norm ? 1.0F : 0.0F, kDeviation);
   }
-  if (tensor.dtype == DType::kI8 && suffix == "weight")
-    return code_block(tensor.scheme == Scheme::kW4A16);
+  if (tensor.dtype == DType::kI8 && suffix == "weight") return code_block(tensor.scheme);
   return std::vector<std::byte>(kBlockBytes);  // offsets and biases: zeros
 }
 
