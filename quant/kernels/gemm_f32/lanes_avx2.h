@@ -154,10 +154,10 @@ struct Fp16 {
 };
 using Fp16Values = Float16Values<Fp16>;
 
-// How far ahead of its use a weight is fetched in each of the rows that are read side by side.
-inline constexpr int64_t kPrefetchBytes = 2048;
-
-// kCols consecutive weight rows from col times kRows rows of x from row. `Weights` says how
+// kCols consecutive weight rows from col times kRows rows of x from row. While these rows are read
+// side by side, the kCols rows behind them are fetched from memory, in the order in which they lie:
+// memory serves one stream at its full rate, but not as many as there are rows, where each ends at
+// every page. `Weights` says how
 // 16 stored weights become floats:
 //   kStepBytes                       bytes of 16 weights
 //   Row                              what a row needs besides its bytes
@@ -168,17 +168,14 @@ template <class Weights, int kRows, int kCols>
 inline void stream_columns(const StreamTask& task, int64_t row, int64_t col) {
   const WeightRows& weights = *task.weights;
   constexpr int64_t kStep = Weights::kStepBytes;
-  constexpr int kUnroll = 64 / Weights::kStepBytes;  // steps per cache line
+  constexpr int64_t kCacheLineBytes = 64;
+  constexpr int kUnroll = kCacheLineBytes / kStep;  // steps per cache line
   const unsigned char* w = weights.data + col * weights.row_size_bytes;
   const int64_t row_size = weights.row_size_bytes;
   const float* x_rows = task.x + row * task.x_stride;
   const int64_t n_steps = task.k / kLanes;
   const int64_t group_steps = weights.group == 0 ? n_steps : weights.group / kLanes;
-  // Near its end a row fetches the beginning of the row that this loop reads next.
-  const int64_t max_ahead = kPrefetchBytes / kStep;
-  const int64_t ahead_steps = max_ahead < n_steps ? max_ahead : n_steps;
-  const int64_t wrap_step = n_steps - ahead_steps;
-  const int64_t wrapped = (ahead_steps - n_steps) * kStep + kCols * row_size;
+  const unsigned char* ahead = w + kCols * row_size;
   Lanes acc[kRows * kCols];
 #pragma GCC unroll 8
   for (int a = 0; a < kRows * kCols; ++a) acc[a] = zero_lanes();
@@ -200,14 +197,17 @@ inline void stream_columns(const StreamTask& task, int64_t row, int64_t col) {
   for (int64_t group = 0; group < weights.n_groups; ++group) {
 #pragma GCC unroll 4
     for (int c = 0; c < kCols; ++c) rows[c] = Weights::row(weights, col + c, group);
+    if (weights.group_scale != nullptr) {
+      const float* scales = weights.group_scale + (col + kCols) * weights.n_groups;
+      _mm_prefetch(reinterpret_cast<const char*>(scales + group * kCols), _MM_HINT_T0);
+    }
     int64_t end = (group + 1) * group_steps;
     end = end < n_steps ? end : n_steps;
     for (; step + kUnroll <= end; step += kUnroll) {
-      const int64_t ahead = step < wrap_step ? ahead_steps * kStep : wrapped;
 #pragma GCC unroll 4
       for (int c = 0; c < kCols; ++c)
-        _mm_prefetch(reinterpret_cast<const char*>(w + c * row_size + step * kStep + ahead),
-                     _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(ahead + c * kCacheLineBytes), _MM_HINT_T0);
+      ahead += kCols * kCacheLineBytes;
 #pragma GCC unroll 4
       for (int u = 0; u < kUnroll; ++u) multiply_step(step + u);
     }

@@ -130,10 +130,10 @@ struct Fp16Values {
   }
 };
 
-// How far ahead of its use a weight is fetched in each of the rows that are read side by side.
-inline constexpr int64_t kPrefetchBytes = 2048;
-
-// kCols consecutive weight rows from col times kRows rows of x from row. `Weights` says how
+// kCols consecutive weight rows from col times kRows rows of x from row. While these rows are read
+// side by side, the kCols rows behind them are fetched from memory, in the order in which they lie:
+// memory serves one stream at its full rate, but not as many as there are rows, where each ends at
+// every page. `Weights` says how
 // 16 stored weights become floats:
 //   kStepBytes                      bytes of 16 weights
 //   Row                             what a row needs besides its bytes
@@ -144,17 +144,14 @@ template <class Weights, int kRows, int kCols>
 inline void stream_columns(const StreamTask& task, int64_t row, int64_t col) {
   const WeightRows& weights = *task.weights;
   constexpr int64_t kStep = Weights::kStepBytes;
-  constexpr int kUnroll = 64 / Weights::kStepBytes;  // steps per cache line
+  constexpr int64_t kCacheLineBytes = 64;
+  constexpr int kUnroll = kCacheLineBytes / kStep;  // steps per cache line
   const unsigned char* w = weights.data + col * weights.row_size_bytes;
   const int64_t row_size = weights.row_size_bytes;
   const float* x_rows = task.x + row * task.x_stride;
   const int64_t n_steps = task.k / kLanes;
   const int64_t group_steps = weights.group == 0 ? n_steps : weights.group / kLanes;
-  // Near its end a row fetches the beginning of the row that this loop reads next.
-  const int64_t max_ahead = kPrefetchBytes / kStep;
-  const int64_t ahead_steps = max_ahead < n_steps ? max_ahead : n_steps;
-  const int64_t wrap_step = n_steps - ahead_steps;
-  const int64_t wrapped = (ahead_steps - n_steps) * kStep + kCols * row_size;
+  const unsigned char* ahead = w + kCols * row_size;
   __m512 acc[kRows * kCols];
 #pragma GCC unroll 32
   for (int a = 0; a < kRows * kCols; ++a) acc[a] = _mm512_setzero_ps();
@@ -178,14 +175,17 @@ inline void stream_columns(const StreamTask& task, int64_t row, int64_t col) {
   for (int64_t group = 0; group < weights.n_groups; ++group) {
 #pragma GCC unroll 8
     for (int c = 0; c < kCols; ++c) rows[c] = Weights::row(weights, col + c, group);
+    if (weights.group_scale != nullptr) {
+      const float* scales = weights.group_scale + (col + kCols) * weights.n_groups;
+      _mm_prefetch(reinterpret_cast<const char*>(scales + group * kCols), _MM_HINT_T0);
+    }
     int64_t end = (group + 1) * group_steps;
     end = end < n_steps ? end : n_steps;
     for (; step + kUnroll <= end; step += kUnroll) {
-      const int64_t ahead = step < wrap_step ? ahead_steps * kStep : wrapped;
 #pragma GCC unroll 8
       for (int c = 0; c < kCols; ++c)
-        _mm_prefetch(reinterpret_cast<const char*>(w + c * row_size + step * kStep + ahead),
-                     _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(ahead + c * kCacheLineBytes), _MM_HINT_T0);
+      ahead += kCols * kCacheLineBytes;
 #pragma GCC unroll 4
       for (int u = 0; u < kUnroll; ++u) multiply_step(step + u);
     }
@@ -235,11 +235,23 @@ inline void stream_rows(const StreamTask& task, int64_t col) {
 
 inline constexpr int64_t kMaxStreamRows = 8;
 
+// One row of x up to this many floats stays in the L1 cache beside weights; a longer one comes from
+// the L2 cache and is shared by more weight rows.
+inline constexpr int64_t kShortK = 6144;
+
 // LaneGemmKernels::stream for one kind of weights.
 template <class Weights>
 inline void stream_weights(const StreamTask& task) {
   int64_t col = task.col_begin;
-  if (task.m <= 3) {
+  // As few rows as hide the latency of the sums, so that those fetched ahead fit into a cache.
+  constexpr int kFew = Weights::kStepBytes == 64 ? 2 : 4;
+  if (task.m == 1) {
+    if (task.k > kShortK) {
+      for (; col + 2 * kFew <= task.col_end; col += 2 * kFew)
+        stream_columns<Weights, 1, 2 * kFew>(task, 0, col);
+    }
+    for (; col + kFew <= task.col_end; col += kFew) stream_columns<Weights, 1, kFew>(task, 0, col);
+  } else if (task.m <= 3) {
     for (; col + 8 <= task.col_end; col += 8) stream_rows<Weights, 3, 8>(task, col);
   } else {
     for (; col + 6 <= task.col_end; col += 6) stream_rows<Weights, 4, 6>(task, col);

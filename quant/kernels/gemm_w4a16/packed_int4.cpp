@@ -1,12 +1,9 @@
 #include "quant/kernels/gemm_w4a16/packed_int4.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <utility>
 #include <vector>
 
@@ -17,9 +14,6 @@ namespace llmq::quant {
 namespace {
 
 using formats::Int4Layout;
-
-constexpr size_t kHugePageBytes = size_t{2} << 20;
-constexpr size_t kAlignment = 64;
 
 int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -96,22 +90,6 @@ struct PackedInt4::Source {
   }
 };
 
-void PackedInt4::Free::operator()(unsigned char* p) const {
-  std::free(p);
-}
-
-// A sweep through many megabytes in pages of 4 KiB misses the TLB at every page: large matrices ask
-// for huge pages, except for their last part, which would pad each of them to a multiple of 2 MiB.
-PackedInt4::Bytes PackedInt4::allocate(size_t size_bytes) {
-  const size_t huge_size_bytes = size_bytes / kHugePageBytes * kHugePageBytes;
-  const size_t alignment = huge_size_bytes > 0 ? kHugePageBytes : kAlignment;
-  void* data = nullptr;
-  if (posix_memalign(&data, alignment, size_bytes) != 0) throw std::bad_alloc();
-  // Advice only: where it is refused, pages are small.
-  if (huge_size_bytes > 0) madvise(data, huge_size_bytes, MADV_HUGEPAGE);
-  return Bytes(static_cast<unsigned char*>(data));
-}
-
 PackedInt4::PackedInt4(PackedInt4&& other) noexcept
     : n_(std::exchange(other.n_, 0)),
       k_(std::exchange(other.k_, 0)),
@@ -126,7 +104,7 @@ PackedInt4& PackedInt4::operator=(PackedInt4&& other) noexcept {
 
 PackedInt4::PackedInt4(int64_t n, int64_t k) : n_(n), k_(k) {
   const auto bytes = static_cast<size_t>(size_bytes());
-  if (bytes > 0) data_ = allocate(bytes);
+  if (bytes > 0) data_ = allocate_huge(bytes);
 }
 
 PackedInt4 PackedInt4::pack(std::span<const std::byte> stored, Int4Layout layout, int64_t n,
@@ -146,7 +124,8 @@ void PackedInt4::pack_panel(const Source& source, int64_t panel) {
   static thread_local std::vector<uint8_t> nibbles;
   const int64_t n_blocks = row_size_bytes() / kInt4LineBytes;
   nibbles.assign(static_cast<size_t>(n_blocks * kInt4BlockK), 0);
-  unsigned char* out = data_.get() + panel * kInt4PanelRows * row_size_bytes();
+  unsigned char* out =
+      reinterpret_cast<unsigned char*>(data_.get()) + panel * kInt4PanelRows * row_size_bytes();
   for (int64_t i = 0; i < kInt4PanelRows; ++i) {
     const int64_t row = panel * kInt4PanelRows + i;
     if (row < n_) {
@@ -165,7 +144,7 @@ uint64_t PackedInt4::size_bytes() const {
 }
 
 int8_t PackedInt4::at(int64_t row, int64_t column) const {
-  const WeightRows rows{.data = data_.get(), .row_size_bytes = row_size_bytes()};
+  const WeightRows rows{.data = panels(), .row_size_bytes = row_size_bytes()};
   return static_cast<int8_t>(int4_code(rows, row, column));
 }
 

@@ -2,10 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 
 #include "formats/dialect.h"
+#include "quant/kernels/huge_bytes.h"
 #include "quant/kernels/thread_team.h"
 
 namespace llmq::quant {
@@ -44,24 +44,21 @@ class PackedInt4 {
   [[nodiscard]] int8_t at(int64_t row, int64_t column) const;
 
   /// For kernels: the first panel, aligned to 64 bytes. Null where n or k is 0.
-  [[nodiscard]] const unsigned char* panels() const { return data_.get(); }
+  [[nodiscard]] const unsigned char* panels() const {
+    return reinterpret_cast<const unsigned char*>(data_.get());
+  }
   /// Bytes per row, half of the padded k.
   [[nodiscard]] int64_t row_size_bytes() const;
 
  private:
-  struct Free {
-    void operator()(unsigned char* p) const;
-  };
-  using Bytes = std::unique_ptr<unsigned char, Free>;
   struct Source;
 
   PackedInt4(int64_t n, int64_t k);
-  static Bytes allocate(size_t size_bytes);
   void pack_panel(const Source& source, int64_t panel);
 
   int64_t n_ = 0;
   int64_t k_ = 0;
-  Bytes data_;
+  HugeBytes data_;
 };
 
 }  // namespace llmq::quant

@@ -33,6 +33,19 @@ TEST_P(Gemm, EveryTailGivesTheBitsOfTheScalarSpecification) {
   }
 }
 
+TEST_P(Gemm, LongRowsGiveTheBitsOfTheScalarSpecification) {
+  ThreadTeam team(2);
+  for (const int64_t k : {6144, 6147, 6400}) {
+    for (const int64_t m : {1, 3}) {
+      const GemmProblem problem(GetParam(), m, 23, k);
+      const std::vector<float> expected = problem.run(team, Isa::kScalar);
+      for (const Isa isa : supported_isas())
+        EXPECT_TRUE(same_bits(problem.run(team, isa), expected))
+            << problem.text() << " " << isa_name(isa);
+    }
+  }
+}
+
 TEST_P(Gemm, ThreadCountDoesNotChangeBits) {
   for (const int64_t m : {1, 9, 140}) {
     const GemmProblem problem(GetParam(), m, 301, 83);
