@@ -129,49 +129,49 @@ void widen_w4a16(const LinearWeights& linear, int64_t row, std::span<float> out)
       linear, row, [&](int64_t i) { return linear.packed_int4->at(row, i); }, out);
 }
 
+/// At least `size` elements, kept by the vector so that a token needs no allocation.
+template <typename T>
+T* grown(std::vector<T>& vector, int64_t size) {
+  if (vector.size() < static_cast<size_t>(size)) vector.resize(static_cast<size_t>(size));
+  return vector.data();
+}
+
+/// The codes of rows of x; per thread that runs a model.
+thread_local std::vector<int8_t> codes_of_x;
+
+template <typename Packed>
+quant::W8A8Args<Packed> static_product(const LinearWeights& linear, const int8_t* codes,
+                                       const Packed* weights, const MatrixF32& y) {
+  return {.x = codes,
+          .m = y.n_rows,
+          .x_stride = linear.n_in,
+          .weights = weights,
+          .quant_bias = linear.quant_bias,
+          .deq_scale = linear.deq_scale,
+          .y = y};
+}
+
 void apply_w8a8(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
                 ThreadTeam& team) {
-  // Kept per thread that runs a model, so that a token needs no allocation.
-  static thread_local std::vector<int8_t> codes;
-  const auto size = static_cast<size_t>(x.n_rows * linear.n_in);
-  if (codes.size() < size) codes.resize(size);
-  quant::quantize_rows(x, linear.activation, codes.data(), linear.n_in, team);
-  if (linear.packed_sc != nullptr) {
-    quant::gemm_w8a8sc({.x = codes.data(),
-                        .m = x.n_rows,
-                        .x_stride = linear.n_in,
-                        .weights = linear.packed_sc,
-                        .quant_bias = linear.quant_bias,
-                        .deq_scale = linear.deq_scale,
-                        .y = y},
-                       team);
-    return;
-  }
-  quant::gemm_w8a8({.x = codes.data(),
-                    .m = x.n_rows,
-                    .x_stride = linear.n_in,
-                    .weights = linear.packed,
-                    .quant_bias = linear.quant_bias,
-                    .deq_scale = linear.deq_scale,
-                    .y = y},
-                   team);
+  int8_t* codes = grown(codes_of_x, x.n_rows * linear.n_in);
+  quant::quantize_rows(x, linear.activation, codes, linear.n_in, team);
+  if (linear.packed_sc != nullptr)
+    return quant::gemm_w8a8sc(static_product(linear, codes, linear.packed_sc, y), team);
+  quant::gemm_w8a8(static_product(linear, codes, linear.packed, y), team);
 }
 
 void apply_dynamic(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
                    ThreadTeam& team) {
-  static thread_local std::vector<int8_t> codes;
-  static thread_local std::vector<float> row_scale;
-  const auto size = static_cast<size_t>(x.n_rows * linear.n_in);
-  if (codes.size() < size) codes.resize(size);
-  if (row_scale.size() < static_cast<size_t>(x.n_rows))
-    row_scale.resize(static_cast<size_t>(x.n_rows));
-  quant::quantize_rows_dynamic(x, codes.data(), linear.n_in, row_scale.data(), team);
-  quant::gemm_w8a8({.x = codes.data(),
+  static thread_local std::vector<float> scales;
+  int8_t* codes = grown(codes_of_x, x.n_rows * linear.n_in);
+  float* row_scale = grown(scales, x.n_rows);
+  quant::quantize_rows_dynamic(x, codes, linear.n_in, row_scale, team);
+  quant::gemm_w8a8({.x = codes,
                     .m = x.n_rows,
                     .x_stride = linear.n_in,
                     .weights = linear.packed,
                     .deq_scale = linear.scale,
-                    .row_scale = row_scale.data(),
+                    .row_scale = row_scale,
                     .bias = linear.bias,
                     .y = y},
                    team);
@@ -208,15 +208,10 @@ void check_stored_extents(const LinearWeights& linear) {
                                        formats::dtype_name(linear.dtype), size_bytes));
 }
 
-void check_int4_extents(const LinearWeights& linear) {
-  const quant::PackedInt4* packed = linear.packed_int4;
-  if (packed == nullptr || (packed->n() == linear.n_out && packed->k() == linear.n_in)) return;
-  throw formats::bad_input(fmt::format("has [{}, {}] codes where [{}, {}] are needed", packed->n(),
-                                       packed->k(), linear.n_out, linear.n_in));
-}
-
-void check_compressed_extents(const LinearWeights& linear) {
-  const quant::PackedW8A8sc* packed = linear.packed_sc;
+/// kPacked: the member that holds the packed weight.
+template <auto kPacked>
+void check_packed_extents(const LinearWeights& linear) {
+  const auto* packed = linear.*kPacked;
   if (packed == nullptr || (packed->n() == linear.n_out && packed->k() == linear.n_in)) return;
   throw formats::bad_input(fmt::format("has [{}, {}] codes where [{}, {}] are needed", packed->n(),
                                        packed->k(), linear.n_out, linear.n_in));
@@ -262,13 +257,14 @@ constexpr std::array<SchemeKernels, 8> kSchemeKernels{{
      widen_float},
     {Scheme::kW8A16, is_int8, check_stored_extents, missing_of_weight_only, apply_w8a16,
      widen_w8a16},
-    {Scheme::kW4A16, is_int8, check_int4_extents, missing_of_int4, apply_w4a16, widen_w4a16},
+    {Scheme::kW4A16, is_int8, check_packed_extents<&LinearWeights::packed_int4>, missing_of_int4,
+     apply_w4a16, widen_w4a16},
     {Scheme::kW8A8, is_int8, check_stored_extents, missing_of_static, apply_w8a8, widen_w8a8,
      nullptr, apply_static_over_ranks},
     {Scheme::kW8A8S, is_int8, check_stored_extents, missing_of_static, apply_w8a8, widen_w8a8,
      nullptr, apply_static_over_ranks},
-    {Scheme::kW8A8SC, is_int8, check_compressed_extents, missing_of_compressed, apply_w8a8,
-     widen_compressed, nullptr, apply_static_over_ranks},
+    {Scheme::kW8A8SC, is_int8, check_packed_extents<&LinearWeights::packed_sc>,
+     missing_of_compressed, apply_w8a8, widen_compressed, nullptr, apply_static_over_ranks},
     {Scheme::kW8A8Dynamic, is_int8, check_stored_extents, missing_of_dynamic, apply_dynamic,
      widen_w8a16, nullptr, apply_dynamic_over_ranks},
     {Scheme::kW8A8Mix, is_int8, check_stored_extents, missing_of_mix, apply_dynamic, widen_w8a16,

@@ -4,6 +4,8 @@
 
 #include "quant/kernels/gemm_f32/lanes_avx2.h"
 #include "quant/kernels/gemm_f32/tile_kernels.h"
+#include "quant/kernels/gemm_w8a16/code_values_avx2.h"
+#include "quant/kernels/gemm_w8a16/coded_rows.h"
 #include "quant/kernels/gemm_w8a16/kernels.h"
 
 namespace llmq::quant {
@@ -14,23 +16,9 @@ namespace {
 template <bool kHasOffset, bool kHasGroups>
 struct Int8Weights {
   static constexpr int64_t kStepBytes = 16;
-  struct Row {
-    __m256 offset;
-    __m256 scale;
-  };
-  static Row row(const WeightRows& w, int64_t row, int64_t group) {
-    const int64_t index = row * w.n_groups + group;
-    Row result{};
-    if constexpr (kHasOffset) result.offset = _mm256_set1_ps(w.offset[index]);
-    if constexpr (kHasGroups) result.scale = _mm256_set1_ps(w.group_scale[index]);
-    return result;
-  }
-  static __m256 widen(__m128i q, const Row& row) {
-    __m256 value = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
-    if constexpr (kHasOffset) value = _mm256_sub_ps(value, row.offset);
-    if constexpr (kHasGroups) value = _mm256_mul_ps(value, row.scale);
-    return value;
-  }
+  using Row = CodeValues<kHasOffset, kHasGroups>;
+  static Row row(const WeightRows& w, int64_t row, int64_t group) { return Row::of(w, row, group); }
+  static __m256 widen(__m128i q, const Row& row) { return row(_mm256_cvtepi8_epi32(q)); }
   static Lanes load(const unsigned char* p, const Row& row) {
     return {widen(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), row),
             widen(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)), row)};
@@ -51,18 +39,6 @@ void stream(const StreamTask& task) {
   return stream_weights<Int8Weights<false, true>>(task);
 }
 
-// Groups that do not begin at a multiple of kLanes.
-void widen_uneven_groups(const WidenTask& task) {
-  const WeightRows& w = *task.weights;
-  const unsigned char* bytes = w.data + task.row * w.row_size_bytes;
-  for (int64_t i = 0; i < task.count; ++i) {
-    const int64_t index = task.row * w.n_groups + (task.k_begin + i) / w.group;
-    float value = static_cast<float>(static_cast<int8_t>(bytes[task.k_begin + i]));
-    if (w.offset != nullptr) value = value - w.offset[index];
-    task.out[i / kLanes * task.out_step + i % kLanes] = value * w.group_scale[index];
-  }
-}
-
 void widen(const WidenTask& task) {
   const int64_t end = task.k_begin + task.count;
   const int64_t group = task.weights->group;
@@ -71,7 +47,7 @@ void widen(const WidenTask& task) {
     if (has_offset) return widen_range<Int8Weights<true, false>>(task, task.k_begin, end);
     return widen_range<Int8Weights<false, false>>(task, task.k_begin, end);
   }
-  if (group % kLanes != 0) return widen_uneven_groups(task);
+  if (group % kLanes != 0) return widen_uneven_groups<int8_code>(task);
   for (int64_t begin = task.k_begin; begin < end;) {
     const int64_t group_end = (begin / group + 1) * group;
     const int64_t part_end = group_end < end ? group_end : end;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include "quant/kernels/gemm_f32/lane_gemm.h"
 
 namespace llmq::quant {
@@ -8,5 +10,10 @@ namespace llmq::quant {
 extern const LaneGemmKernels kGemmW8A16Scalar;
 extern const LaneGemmKernels kGemmW8A16Avx2;
 extern const LaneGemmKernels kGemmW8A16Avx512;
+
+/// The code at (row, i), −128..127.
+static inline int int8_code(const WeightRows& weights, int64_t row, int64_t i) {
+  return static_cast<int8_t>(weights.data[row * weights.row_size_bytes + i]);
+}
 
 }  // namespace llmq::quant

@@ -5,6 +5,7 @@
 #include "quant/kernels/gemm_w8a8/driver.h"
 #include "quant/kernels/gemm_w8a8/int8_product.h"
 #include "quant/kernels/gemm_w8a8/kernels.h"
+#include "quant/kernels/gemm_w8a8/w8a8_epilogue.h"
 
 namespace llmq::quant {
 namespace {
@@ -38,39 +39,17 @@ Int8Weights view_of(const PackedInt8& w) {
   return {.n = w.n(), .k = w.k(), .padded_k = w.padded_k(), .panel_bytes = w.panel_size_bytes()};
 }
 
-void check(const Int8Operands& operands, const PackedInt8* weights) {
-  check_int8_operands(operands, weights == nullptr ? 0 : weights->n(),
-                      weights == nullptr ? 0 : weights->k());
-}
-
 }  // namespace
 
 void gemm_w8a8_by(const Int8Kernels& kernels, const GemmW8A8Args& args, ThreadTeam& team) {
-  check({"gemm_w8a8", args.m, args.x_stride, args.y.row_stride, args.weights != nullptr,
-         args.deq_scale != nullptr},
-        args.weights);
+  const Int8Epilogue epilogue = checked_epilogue("gemm_w8a8", args);
   const PackedInt8& w = *args.weights;
-  check_int8_result("gemm_w8a8", args.y.n_rows, args.y.n_cols, args.m, w.n());
-  const Int8Epilogue epilogue{.row_sums = w.row_sums(),
-                              .quant_bias = args.quant_bias,
-                              .deq_scale = args.deq_scale,
-                              .row_scale = args.row_scale,
-                              .bias = args.bias,
-                              .y = args.y.data,
-                              .stride = args.y.row_stride,
-                              .n_cols = w.n()};
   run(kernels, {args.x, args.m, args.x_stride, view_of(w), epilogue}, w, team);
 }
 
 void gemm_w8a8_sums_by(const Int8Kernels& kernels, const GemmW8A8SumsArgs& args, ThreadTeam& team) {
-  check({"gemm_w8a8_sums", args.m, args.x_stride, args.sums_stride, args.weights != nullptr, true},
-        args.weights);
+  const Int8Epilogue epilogue = checked_epilogue("gemm_w8a8_sums", args);
   const PackedInt8& w = *args.weights;
-  const Int8Epilogue epilogue{.row_sums = w.row_sums(),
-                              .quant_bias = args.quant_bias,
-                              .sums = args.sums,
-                              .stride = args.sums_stride,
-                              .n_cols = w.n()};
   run(kernels, {args.x, args.m, args.x_stride, view_of(w), epilogue}, w, team);
 }
 

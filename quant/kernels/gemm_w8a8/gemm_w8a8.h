@@ -1,26 +1,14 @@
 #pragma once
 
-#include <cstdint>
-
 #include "quant/kernels/cpu.h"
-#include "quant/kernels/gemm_f32/matrix_f32.h"
 #include "quant/kernels/gemm_w8a8/packed_int8.h"
+#include "quant/kernels/gemm_w8a8/w8a8_args.h"
 #include "quant/kernels/thread_team.h"
 
 namespace llmq::quant {
 
 /// Operands of gemm_w8a8.
-struct GemmW8A8Args {
-  const int8_t* x = nullptr;            ///< [m, k] codes, row-major, any alignment
-  int64_t m = 0;                        ///< may be 0
-  int64_t x_stride = 0;                 ///< elements between rows of x, at least k where m > 1
-  const PackedInt8* weights = nullptr;  ///< [n, k]
-  const int32_t* quant_bias = nullptr;  ///< [n], or null for zeros
-  const float* deq_scale = nullptr;     ///< [n]
-  const float* row_scale = nullptr;     ///< [m], a scale per token, or null for ones
-  const float* bias = nullptr;          ///< [n], or null for zeros
-  MatrixF32 y;                          ///< [m, n], overwritten; may not overlap an operand
-};
+using GemmW8A8Args = W8A8Args<PackedInt8>;
 
 /// Product of int8 codes by int8 codes:
 ///   sum[i, j] = Σ_l x[i, l] · w[j, l] + quant_bias[j]             in int32
@@ -40,16 +28,8 @@ struct GemmW8A8Args {
 /// Throws Error{kInternal} when the shapes do not fit together.
 void gemm_w8a8(const GemmW8A8Args& args, ThreadTeam& team, Isa isa = active_isa());
 
-/// Operands of gemm_w8a8_sums, as in GemmW8A8Args.
-struct GemmW8A8SumsArgs {
-  const int8_t* x = nullptr;
-  int64_t m = 0;
-  int64_t x_stride = 0;
-  const PackedInt8* weights = nullptr;
-  const int32_t* quant_bias = nullptr;
-  int32_t* sums = nullptr;  ///< [m, n], overwritten
-  int64_t sums_stride = 0;  ///< elements between rows of sums, at least n where m > 1
-};
+/// Operands of gemm_w8a8_sums.
+using GemmW8A8SumsArgs = W8A8SumsArgs<PackedInt8>;
 
 /// The int32 sums of gemm_w8a8 alone, for partial products that are added up (modulo 2^32) before
 /// they are scaled. Everything else as gemm_w8a8.

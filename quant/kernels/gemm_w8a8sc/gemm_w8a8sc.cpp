@@ -4,6 +4,7 @@
 #include <array>
 
 #include "quant/kernels/gemm_w8a8/int8_product.h"
+#include "quant/kernels/gemm_w8a8/w8a8_epilogue.h"
 #include "quant/kernels/gemm_w8a8sc/kernels.h"
 
 namespace llmq::quant {
@@ -124,42 +125,19 @@ Int8Weights view_of(const PackedW8A8sc& w, Isa isa) {
           .is_expanded = implementation_for(isa).stream == nullptr};
 }
 
-void check(const Int8Operands& operands, const PackedW8A8sc* weights) {
-  check_int8_operands(operands, weights == nullptr ? 0 : weights->n(),
-                      weights == nullptr ? 0 : weights->k());
-}
-
 }  // namespace
 
 void gemm_w8a8sc(const GemmW8A8scArgs& args, ThreadTeam& team, Isa isa) {
-  check({"gemm_w8a8sc", args.m, args.x_stride, args.y.row_stride, args.weights != nullptr,
-         args.deq_scale != nullptr},
-        args.weights);
+  const Int8Epilogue epilogue = checked_epilogue("gemm_w8a8sc", args);
   const PackedW8A8sc& w = *args.weights;
-  check_int8_result("gemm_w8a8sc", args.y.n_rows, args.y.n_cols, args.m, w.n());
   if (w.n() == 0) return;
-  const Int8Epilogue epilogue{.row_sums = w.row_sums(),
-                              .quant_bias = args.quant_bias,
-                              .deq_scale = args.deq_scale,
-                              .row_scale = args.row_scale,
-                              .bias = args.bias,
-                              .y = args.y.data,
-                              .stride = args.y.row_stride,
-                              .n_cols = w.n()};
   run(isa, {args.x, args.m, args.x_stride, view_of(w, isa), epilogue}, w, team);
 }
 
 void gemm_w8a8sc_sums(const GemmW8A8scSumsArgs& args, ThreadTeam& team, Isa isa) {
-  check(
-      {"gemm_w8a8sc_sums", args.m, args.x_stride, args.sums_stride, args.weights != nullptr, true},
-      args.weights);
+  const Int8Epilogue epilogue = checked_epilogue("gemm_w8a8sc_sums", args);
   const PackedW8A8sc& w = *args.weights;
   if (w.n() == 0) return;
-  const Int8Epilogue epilogue{.row_sums = w.row_sums(),
-                              .quant_bias = args.quant_bias,
-                              .sums = args.sums,
-                              .stride = args.sums_stride,
-                              .n_cols = w.n()};
   run(isa, {args.x, args.m, args.x_stride, view_of(w, isa), epilogue}, w, team);
 }
 

@@ -1,26 +1,14 @@
 #pragma once
 
-#include <cstdint>
-
 #include "quant/kernels/cpu.h"
-#include "quant/kernels/gemm_f32/matrix_f32.h"
+#include "quant/kernels/gemm_w8a8/w8a8_args.h"
 #include "quant/kernels/gemm_w8a8sc/packed_w8a8sc.h"
 #include "quant/kernels/thread_team.h"
 
 namespace llmq::quant {
 
-/// Operands of gemm_w8a8sc, as in GemmW8A8Args.
-struct GemmW8A8scArgs {
-  const int8_t* x = nullptr;              ///< [m, k] codes, row-major, any alignment
-  int64_t m = 0;                          ///< may be 0
-  int64_t x_stride = 0;                   ///< elements between rows of x, at least k where m > 1
-  const PackedW8A8sc* weights = nullptr;  ///< [n, k]
-  const int32_t* quant_bias = nullptr;    ///< [n], or null for zeros
-  const float* deq_scale = nullptr;       ///< [n]
-  const float* row_scale = nullptr;       ///< [m], a scale per token, or null for ones
-  const float* bias = nullptr;            ///< [n], or null for zeros
-  MatrixF32 y;                            ///< [m, n], overwritten; may not overlap an operand
-};
+/// Operands of gemm_w8a8sc.
+using GemmW8A8scArgs = W8A8Args<PackedW8A8sc>;
 
 /// gemm_w8a8 on weights that stay packed: the same sums, the same roundings and so the same bits,
 /// whatever the instruction set, the threads and the division of rows over calls.
@@ -35,16 +23,8 @@ struct GemmW8A8scArgs {
 /// Throws Error{kInternal} when the shapes do not fit together.
 void gemm_w8a8sc(const GemmW8A8scArgs& args, ThreadTeam& team, Isa isa = active_isa());
 
-/// Operands of gemm_w8a8sc_sums, as in GemmW8A8scArgs.
-struct GemmW8A8scSumsArgs {
-  const int8_t* x = nullptr;
-  int64_t m = 0;
-  int64_t x_stride = 0;
-  const PackedW8A8sc* weights = nullptr;
-  const int32_t* quant_bias = nullptr;
-  int32_t* sums = nullptr;  ///< [m, n], overwritten
-  int64_t sums_stride = 0;  ///< elements between rows of sums, at least n where m > 1
-};
+/// Operands of gemm_w8a8sc_sums.
+using GemmW8A8scSumsArgs = W8A8SumsArgs<PackedW8A8sc>;
 
 /// The int32 sums of gemm_w8a8sc alone, for partial products that are added up (modulo 2^32) before
 /// they are scaled. Everything else as gemm_w8a8sc.

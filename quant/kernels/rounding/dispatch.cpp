@@ -2,27 +2,15 @@
 
 #include "formats/dtype.h"
 #include "formats/error.h"
+#include "quant/kernels/choose_kernels.h"
 #include "quant/kernels/cpu.h"
 #include "quant/kernels/rounding/rounding.h"
 
 namespace llmq::quant {
 
 const RoundingKernels& rounding_kernels(Isa isa) {
-  if (!isa_supported(isa)) {
-    throw formats::usage_error("this machine does not support the instruction set " +
-                               std::string(isa_name(isa)));
-  }
-  switch (isa) {
-    case Isa::kAmx:
-    case Isa::kAvx512Vnni:
-      return detail::kAvx512Rounding;
-    case Isa::kAvxVnni:
-    case Isa::kAvx2:
-      return detail::kAvx2Rounding;
-    case Isa::kScalar:
-      break;
-  }
-  return detail::kScalarRounding;
+  return choose_supported_kernels(isa, detail::kScalarRounding, detail::kAvx2Rounding,
+                                  detail::kAvx512Rounding);
 }
 
 const RoundingKernels& rounding_kernels() {
