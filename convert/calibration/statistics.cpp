@@ -199,6 +199,7 @@ Json statistics_json(const CalibrationStatistics& statistics) {
                      {"n_layers", statistics.n_layers},
                      {"hidden_size", statistics.hidden_size},
                      {"intermediate_size", statistics.intermediate_size}}}};
+  if (!statistics.fast_order.empty()) document["fast_calibration"] = statistics.fast_order;
   document["groups"] = Json::array();
   for (const auto& [key, seen] : statistics.groups) {
     document["groups"].push_back(group_json(key, seen));
@@ -232,6 +233,7 @@ CalibrationStatistics read_statistics(const std::filesystem::path& path,
   statistics.texts = reader.text("texts");
   statistics.n_samples = reader.whole("samples", 1);
   statistics.n_tokens = reader.whole("tokens", 1);
+  if (reader.has("fast_calibration")) statistics.fast_order = reader.text("fast_calibration");
   const Reader model = reader.object("model");
   check_model(model, config);
   statistics.model_type = model.text("model_type");

@@ -170,7 +170,7 @@ TEST(GemmBf16, RoundingIsHalfToEvenWithoutSubnormals) {
   EXPECT_EQ(value_of_bf16(nearest_bf16(0x1.01p0F)), 1.0F) << "a tie goes to even";
   EXPECT_EQ(value_of_bf16(nearest_bf16(0x1.03p0F)), 0x1.04p0F) << "a tie goes to even";
   EXPECT_TRUE(std::isinf(value_of_bf16(nearest_bf16(0x1.ffp127F))));
-  EXPECT_EQ(nearest_bf16(-0x1.fffffep-127F), 0x8000) << "though 2^-126 is nearer";
+  EXPECT_EQ(nearest_bf16(-0x1.fffffcp-127F), 0x8000) << "though 2^-126 is nearer";
 }
 
 TEST(GemmBf16, OperandsThatDoNotFitAreRefused) {

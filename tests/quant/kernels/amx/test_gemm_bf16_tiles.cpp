@@ -86,7 +86,7 @@ TEST_P(Bf16Tiles, UnusualValuesAgree) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   const std::vector<float> unusual{0.0F,       -0.0F,    1e-44F,     0x1p-126F,        -0x1p-127F,
                                    0x1p-100F,  3.39e38F, -kInfinity, std::nanf(""),    kInfinity,
-                                   0x1.8p-64F, -1e-30F,  3.4e38F,    0x1.fffffep-127F, 1.0F};
+                                   0x1.8p-64F, -1e-30F,  3.4e38F,    0x1.fffffcp-127F, 1.0F};
   for (size_t shift = 0; shift < unusual.size(); ++shift) {
     Bf16Problem problem(20, 19, 40);
     problem.has_bias = shift % 2 == 0;
