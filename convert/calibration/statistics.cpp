@@ -187,6 +187,13 @@ void check_model(const Reader& model, const formats::ModelConfig& config) {
   check("intermediate_size", config.intermediate_size);
 }
 
+std::string read_fast_order(const Reader& reader) {
+  std::string order = reader.text("fast_calibration");
+  if (order == "tiles" || order == "lanes") return order;
+  throw bad_input(
+      fmt::format("{}: \"fast_calibration\" is neither \"tiles\" nor \"lanes\"", reader.origin()));
+}
+
 }  // namespace
 
 Json statistics_json(const CalibrationStatistics& statistics) {
@@ -233,7 +240,7 @@ CalibrationStatistics read_statistics(const std::filesystem::path& path,
   statistics.texts = reader.text("texts");
   statistics.n_samples = reader.whole("samples", 1);
   statistics.n_tokens = reader.whole("tokens", 1);
-  if (reader.has("fast_calibration")) statistics.fast_order = reader.text("fast_calibration");
+  if (reader.has("fast_calibration")) statistics.fast_order = read_fast_order(reader);
   const Reader model = reader.object("model");
   check_model(model, config);
   statistics.model_type = model.text("model_type");

@@ -92,6 +92,14 @@ TEST_F(CliFastCalibration, Float16WeightsAreRoundedToo) {
   EXPECT_NE(statistics("exact").at("groups"), statistics("fast").at("groups"));
 }
 
+TEST_F(CliFastCalibration, StatisticsOfAnUnknownOrderAreRefused) {
+  run("fast", {"--fast-calibration"});
+  OrderedJson document = statistics("fast");
+  document["fast_calibration"] = "sideways";
+  write_file(folder_ / "damaged.json", document.dump());
+  expect_refusal({"-type", "w8a8", "--stats", folder_ / "damaged.json"}, 3, "neither");
+}
+
 TEST_F(CliFastCalibration, SavedStatisticsRefuseIt) {
   run("exact");
   expect_refusal({"-type", "w8a8", "--stats", folder_ / "exact.json", "--fast-calibration"}, 2,

@@ -38,7 +38,7 @@ struct ExactElement {
 };
 
 double steps_of(int64_t k, int64_t per_step) {
-  return static_cast<double>((k + per_step - 1) / per_step);
+  return std::ceil(static_cast<double>(k) / static_cast<double>(per_step));
 }
 
 // What flushing may take away: each result of a chain, two per step of 32, and whole products of
