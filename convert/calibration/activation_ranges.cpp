@@ -11,6 +11,7 @@
 #include "convert/interrupt.h"
 #include "formats/dialect.h"
 #include "formats/error.h"
+#include "quant/kernels/gemm_bf16/gemm_bf16.h"
 #include "runtime/attention/rope.h"
 #include "runtime/calibrate/calibrator.h"
 
@@ -76,19 +77,19 @@ runtime::Tokenizer load_tokenizer(const std::filesystem::path& source) {
 
 /// max|x| / std of what the linears of each group read on the first samples.
 std::map<GroupKey, double> first_samples_spread(const std::vector<std::vector<int32_t>>& windows,
-                                                const FolderPlan& plan, quant::ThreadTeam& team,
-                                                Console& console) {
+                                                const FolderPlan& plan, bool is_fast,
+                                                quant::ThreadTeam& team, Console& console) {
   const auto n_first = static_cast<std::ptrdiff_t>(std::min(kFirstSamples, windows.size()));
   std::vector<std::vector<int32_t>> first(windows.begin(), windows.begin() + n_first);
   int64_t n_tokens = 0;
   for (const std::vector<int32_t>& window : first) n_tokens += static_cast<int64_t>(window.size());
-  runtime::Calibrator calibrator(
-      float_source(plan), std::move(first),
-      {.with_histogram = false,
-       .keeps_inputs = false,
-       .on_tokens =
-           show_progress(console, "choosing layers", n_tokens * (plan.config.n_layers + 1))},
-      team);
+  runtime::Calibrator calibrator(float_source(plan), std::move(first),
+                                 {.with_histogram = false,
+                                  .keeps_inputs = false,
+                                  .on_tokens = show_progress(console, "choosing layers",
+                                                             n_tokens * (plan.config.n_layers + 1)),
+                                  .is_fast = is_fast},
+                                 team);
   std::map<GroupKey, double> spread;
   for (int64_t layer = 0; layer < plan.config.n_layers; ++layer) {
     for (const auto& [group, seen] : calibrator.advance())
@@ -130,18 +131,22 @@ Json CalibrationInput::fingerprint() const {
     const std::string loaded = statistics_json(statistics).dump();
     checksum = crc32_z(checksum, reinterpret_cast<const Bytef*>(loaded.data()), loaded.size());
   }
-  return {{"texts", statistics.texts},
-          {"samples", statistics.n_samples},
-          {"tokens", statistics.n_tokens},
-          {"checksum", checksum},
-          {"from_statistics", is_loaded}};
+  Json print = {{"texts", statistics.texts},
+                {"samples", statistics.n_samples},
+                {"tokens", statistics.n_tokens},
+                {"checksum", checksum},
+                {"from_statistics", is_loaded}};
+  if (!statistics.fast_order.empty()) print["fast_calibration"] = statistics.fast_order;
+  return print;
 }
 
 Json CalibrationInput::report() const {
-  return {{"texts", statistics.texts},
-          {"samples", statistics.n_samples},
-          {"tokens", statistics.n_tokens},
-          {"from_statistics", is_loaded}};
+  Json report = {{"texts", statistics.texts},
+                 {"samples", statistics.n_samples},
+                 {"tokens", statistics.n_tokens},
+                 {"from_statistics", is_loaded}};
+  if (!statistics.fast_order.empty()) report["fast_calibration"] = statistics.fast_order;
+  return report;
 }
 
 CalibrationInput open_calibration(const FolderJob& job, const FolderPlan& plan, Console& console) {
@@ -165,6 +170,10 @@ CalibrationInput open_calibration(const FolderJob& job, const FolderPlan& plan, 
   for (const std::vector<int32_t>& window : input.windows)
     input.statistics.n_tokens += static_cast<int64_t>(window.size());
   set_model(plan.config, input.statistics);
+  if (job.calibration.is_fast) {
+    const bool has_tiles = quant::gemm_bf16_implementation(quant::active_isa()) == quant::Isa::kAmx;
+    input.statistics.fast_order = has_tiles ? "tiles" : "lanes";
+  }
   console.info(fmt::format("calibrating on {}: {} samples, {} tokens",
                            path_or(job.calibration.texts, texts.name + " (built in)"),
                            input.statistics.n_samples, input.statistics.n_tokens));
@@ -221,7 +230,8 @@ void keep_widest_float(CalibrationInput& calibration, const FolderPlan& plan,
                        quant::ThreadTeam& team, Console& console, Recipe& recipe) {
   CalibrationStatistics& statistics = calibration.statistics;
   if (!calibration.is_loaded)
-    statistics.first_samples = first_samples_spread(calibration.windows, plan, team, console);
+    statistics.first_samples =
+        first_samples_spread(calibration.windows, plan, calibration.is_fast(), team, console);
   std::vector<WidthCandidate> candidates = width_candidates(statistics, plan, recipe);
   auto n_kept = static_cast<size_t>(recipe.disable_level);
   if (recipe.disable_threshold > 0)

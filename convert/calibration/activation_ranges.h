@@ -21,6 +21,8 @@ struct CalibrationInput {
   bool is_loaded = false;
   CalibrationStatistics statistics;
 
+  /// Whether the model is to be run with CalibratorOptions::is_fast.
+  [[nodiscard]] bool is_fast() const { return !is_loaded && !statistics.fast_order.empty(); }
   /// What of it decides the bytes written.
   [[nodiscard]] formats::Json fingerprint() const;
   /// The `calibration` part of a report.

@@ -187,6 +187,13 @@ void check_model(const Reader& model, const formats::ModelConfig& config) {
   check("intermediate_size", config.intermediate_size);
 }
 
+std::string read_fast_order(const Reader& reader) {
+  std::string order = reader.text("fast_calibration");
+  if (order == "tiles" || order == "lanes") return order;
+  throw bad_input(
+      fmt::format("{}: \"fast_calibration\" is neither \"tiles\" nor \"lanes\"", reader.origin()));
+}
+
 }  // namespace
 
 Json statistics_json(const CalibrationStatistics& statistics) {
@@ -199,6 +206,7 @@ Json statistics_json(const CalibrationStatistics& statistics) {
                      {"n_layers", statistics.n_layers},
                      {"hidden_size", statistics.hidden_size},
                      {"intermediate_size", statistics.intermediate_size}}}};
+  if (!statistics.fast_order.empty()) document["fast_calibration"] = statistics.fast_order;
   document["groups"] = Json::array();
   for (const auto& [key, seen] : statistics.groups) {
     document["groups"].push_back(group_json(key, seen));
@@ -232,6 +240,7 @@ CalibrationStatistics read_statistics(const std::filesystem::path& path,
   statistics.texts = reader.text("texts");
   statistics.n_samples = reader.whole("samples", 1);
   statistics.n_tokens = reader.whole("tokens", 1);
+  if (reader.has("fast_calibration")) statistics.fast_order = read_fast_order(reader);
   const Reader model = reader.object("model");
   check_model(model, config);
   statistics.model_type = model.text("model_type");

@@ -29,6 +29,9 @@ struct CalibrationStatistics {
   std::string texts;  ///< the file, or the name of the built-in set
   int64_t n_samples = 0;
   int64_t n_tokens = 0;
+  /// Of --fast-calibration: "tiles" or "lanes", the order in which quant::gemm_bf16 added; empty
+  /// for the float32 kernels.
+  std::string fast_order;
   std::string model_type;  ///< of the model that was run, as the extents are
   int64_t n_layers = 0;
   int64_t hidden_size = 0;

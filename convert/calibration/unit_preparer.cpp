@@ -85,8 +85,10 @@ void UnitPreparer::begin_pass() {
   const int64_t n_total = calibration_.statistics.n_tokens * plan_.config.n_layers * n_looks;
   calibrator_ = std::make_unique<runtime::Calibrator>(
       float_source(plan_), calibration_.windows,
-      runtime::CalibratorOptions{needs_histogram(plan_.recipe), transformer_.is_needed(),
-                                 show_progress(console_, "calibrating", n_total)},
+      runtime::CalibratorOptions{.with_histogram = needs_histogram(plan_.recipe),
+                                 .keeps_inputs = transformer_.is_needed(),
+                                 .on_tokens = show_progress(console_, "calibrating", n_total),
+                                 .is_fast = calibration_.is_fast()},
       team_);
 }
 

@@ -86,6 +86,12 @@ void add_calibration_options(CLI::App& command, FolderOptions& options) {
       ->excludes("--calib");
   command.add_option("--save-stats", options.save_statistics,
                      "Write what calibration saw to this file");
+  command
+      .add_flag(
+          "--fast-calibration", options.fast_calibration,
+          "Calibrate with activations rounded to bfloat16, on AMX by its tiles: quicker there, "
+          "but the bytes written may differ between machines with and without AMX")
+      ->excludes("--stats");
 }
 
 void add_selection_options(CLI::App& command, FolderOptions& options) {
@@ -212,7 +218,8 @@ FolderJob folder_job(const FolderOptions& options, const CommonOptions& common) 
   job.calibration = {options.calibration_file,
                      {options.calibration_samples, options.calibration_length},
                      options.load_statistics,
-                     options.save_statistics};
+                     options.save_statistics,
+                     options.fast_calibration};
   job.selection = selection_goal(options);
   job.part_size_bytes = static_cast<uint64_t>(std::llround(options.part_size_gib * 1073741824.0));
   job.n_threads = thread_count(common);

@@ -25,6 +25,7 @@ struct FolderOptions {
   int64_t calibration_length = 0;
   std::string load_statistics;
   std::string save_statistics;
+  bool fast_calibration = false;
   std::string disable_level;
   std::string max_memory;  ///< "4GiB", "512MiB" or a number of bytes
   std::optional<double> target_bits;
@@ -41,7 +42,7 @@ struct FolderOptions {
 void add_recipe_options(CLI::App& command, FolderOptions& options);
 
 /// Adds the options of calibration (-calib, --calib-samples, --calib-length, --stats,
-/// --save-stats).
+/// --save-stats, --fast-calibration).
 void add_calibration_options(CLI::App& command, FolderOptions& options);
 
 /// Adds --target-bits and --max-kl.

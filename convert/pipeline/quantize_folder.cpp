@@ -97,12 +97,13 @@ void warn_of_idle_calibration(const FolderJob& job, const Recipe& recipe, Consol
   if (!job.recipe || recipe.needs_calibration() || job.selection.is_given()) return;
   const CalibrationJob& calibration = job.calibration;
   const bool is_asked_for = !calibration.texts.empty() || !calibration.load_statistics.empty() ||
-                            !calibration.save_statistics.empty() || recipe.disable_level > 0 ||
+                            !calibration.save_statistics.empty() || calibration.is_fast ||
+                            recipe.disable_level > 0 ||
                             recipe.act_method != quant::ActMethod::kMinMax;
   if (!is_asked_for) return;
   console.warn(fmt::format(
-      "recipe {} has no static activations, so calibration texts, statistics, -act_method and "
-      "-disable_level change nothing",
+      "recipe {} has no static activations, so calibration texts, statistics, --fast-calibration, "
+      "-act_method and -disable_level change nothing",
       recipe.name));
 }
 

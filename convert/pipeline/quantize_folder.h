@@ -20,6 +20,8 @@ struct CalibrationJob {
   std::filesystem::path load_statistics;
   /// File to write the statistics of this run to; empty: none.
   std::filesystem::path save_statistics;
+  /// Run the model with runtime::CalibratorOptions::is_fast.
+  bool is_fast = false;
 };
 
 /// How much of a model is kept float, where the user gives a goal instead of names. Each finite and

@@ -93,6 +93,7 @@ void SensitivityMeter::for_each_layer(const std::function<void(const LayerInWork
 std::unique_ptr<Calibrator> SensitivityMeter::new_stream(bool keeps_inputs) const {
   runtime::CalibratorOptions options;
   options.keeps_inputs = keeps_inputs;
+  options.is_fast = calibration_.is_fast();
   options.on_tokens = [](int64_t /*n_tokens*/) { throw_if_interrupted(); };
   return std::make_unique<Calibrator>(float_source(plan_), calibration_.windows, options,
                                       context_.team);

@@ -5,6 +5,7 @@
 
 #include "formats/error.h"
 #include "quant/kernels/elementwise/elementwise.h"
+#include "quant/kernels/gemm_bf16/gemm_bf16.h"
 #include "quant/kernels/gemm_f16/gemm_f16.h"
 #include "quant/kernels/gemm_f32/gemm_f32.h"
 #include "quant/kernels/gemm_w4a16/gemm_w4a16.h"
@@ -25,6 +26,8 @@ constexpr std::array kFamilies{
     KernelFamily{"gemm_w8a16", "int8 weights, float activations", gemm_w8a16_implementation},
     KernelFamily{"gemm_w4a16", "int4 weights, float activations", gemm_w4a16_implementation},
     KernelFamily{"gemm_f16", "bf16 and fp16 weights, float activations", gemm_f16_implementation},
+    KernelFamily{"gemm_bf16", "bf16 weights, bf16 activations (--fast-calibration)",
+                 gemm_bf16_implementation},
     KernelFamily{"gemm_f32", "float32 weights and activations", gemm_f32_implementation},
     KernelFamily{"quantize_rows", "activations to int8 codes", quantize_rows_implementation},
     KernelFamily{"elementwise", "norms, RoPE, softmax, SiLU, attention's products",

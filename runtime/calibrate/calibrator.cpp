@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "formats/error.h"
+#include "runtime/calibrate/fast_layer.h"
 
 namespace llmq::runtime {
 namespace {
@@ -125,7 +126,11 @@ void Calibrator::run_batch(const LayerWeights& weights, int64_t layer, const Mat
                            const LayerObserver& observer, int64_t first_row) {
   set_segments(first_row, hidden.n_rows);
   runner_.begin(segments_);
-  runner_.run_layer(weights, {layer, 0}, hidden, observer);
+  if (options_.is_fast) {
+    runner_.run_layer(with_bf16_products(weights), {layer, 0}, hidden, observer);
+  } else {
+    runner_.run_layer(weights, {layer, 0}, hidden, observer);
+  }
   for (const BatchSegment& segment : segments_) segment.cache->advance(segment.n_rows);
   // The last sample may go on in the next batch; all others are done.
   for (const BatchSegment& segment : segments_) {

@@ -23,6 +23,7 @@ struct CalibratorOptions {
   std::function<void(int64_t n_tokens)> on_tokens;
   bool with_kv_scales = false;  ///< collect what the scales of an int8 KV cache need
   bool with_fa_scales = false;  ///< collect what the scales of FAQuant need
+  bool is_fast = false;         ///< run layers as with_bf16_products makes them
 };
 
 /// Runs a float model on samples, a decoder layer at a time over all of them, and gathers what the
@@ -31,7 +32,8 @@ struct CalibratorOptions {
 /// file.
 ///
 /// The statistics depend on the weights and on the samples in their order, and on nothing else:
-/// not on threads or instruction set. Not thread-safe; work is divided over the team.
+/// not on threads or instruction set (with is_fast: on the latter, as quant::gemm_bf16 says, so
+/// that two machines may differ). Not thread-safe; work is divided over the team.
 class Calibrator {
  public:
   /// Tokens that go through a layer at once, whichever samples they belong to.

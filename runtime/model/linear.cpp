@@ -9,6 +9,7 @@
 
 #include "formats/error.h"
 #include "formats/float16.h"
+#include "quant/kernels/gemm_bf16/gemm_bf16.h"
 #include "quant/kernels/gemm_f16/gemm_f16.h"
 #include "quant/kernels/gemm_f32/gemm_f32.h"
 #include "quant/kernels/gemm_w4a16/gemm_w4a16.h"
@@ -54,6 +55,16 @@ void apply_float(const LinearWeights& linear, const ConstMatrixF32& x, const Mat
                      .bias = linear.bias,
                      .y = y},
                     team);
+    return;
+  }
+  if (linear.multiplies_bf16) {
+    quant::gemm_bf16({.x = x,
+                      .weights = linear.weight.data(),
+                      .weight_dtype = linear.dtype,
+                      .weight_stride = linear.n_in,
+                      .bias = linear.bias,
+                      .y = y},
+                     team);
     return;
   }
   quant::gemm_f16({.x = x,

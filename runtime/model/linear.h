@@ -68,6 +68,10 @@ struct LinearWeights {
   const int32_t* quant_bias = nullptr;    ///< [n_out]
   const float* deq_scale = nullptr;       ///< float32 [n_out]
 
+  /// kFloat of 16 bits: y is that of quant::gemm_bf16, whose activations are bfloat16 and whose
+  /// bits depend on whether the instruction set has tiles. Never set by a loader.
+  bool multiplies_bf16 = false;
+
   /// The ranks that this linear's inputs are cut over; null for a whole one. What is added once to
   /// a sum over ranks (quant_bias, bias) is zero on all ranks but the first.
   Communicator* ranks = nullptr;
@@ -90,7 +94,8 @@ void check_linear(const LinearWeights& linear);
 /// accumulation where the scheme says so. Where the inputs are cut over ranks every rank calls this
 /// with its columns of x, and all get the sum. x [m, n_in]; y [m, n_out] is
 /// overwritten and may not overlap x. The bits of y do not depend on threads, instruction set or on
-/// how rows are divided over calls. Throws Error{kInternal} where shapes do not fit.
+/// how rows are divided over calls (multiplies_bf16: as gemm_bf16 says). Throws Error{kInternal}
+/// where shapes do not fit.
 void apply_linear(const LinearWeights& linear, const quant::ConstMatrixF32& x,
                   const quant::MatrixF32& y, quant::ThreadTeam& team,
                   Phase phase = Phase::kPrefill);

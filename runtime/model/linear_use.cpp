@@ -110,6 +110,8 @@ LinearKernel linear_kernel(const LinearWeights& linear, quant::Isa isa) {
     family = "gemm_w8a16";
   } else if (linear.dtype == DType::kF32) {
     family = "gemm_f32";
+  } else if (linear.multiplies_bf16) {
+    family = "gemm_bf16";
   }
   return {family, quant::kernel_family(family).implementation(isa)};
 }

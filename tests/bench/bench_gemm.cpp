@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "quant/kernels/cpu.h"
+#include "quant/kernels/gemm_bf16/gemm_bf16.h"
 #include "quant/kernels/gemm_f16/gemm_f16.h"
 #include "quant/kernels/gemm_f32/gemm_f32.h"
 #include "quant/kernels/gemm_w4a16/gemm_w4a16.h"
@@ -83,7 +84,9 @@ void multiply(const Case& c, int64_t copy) {
       reinterpret_cast<const float*>(here.scales.data() + copy * c.scales_size_bytes());
   const ConstMatrixF32 x{here.floats(), c.m, c.k, c.k};
   const MatrixF32 y{here.y.data(), c.m, c.n, c.n};
-  if (c.family == "f32") {
+  if (c.family == "bf16_products") {
+    gemm_bf16({x, weights, formats::DType::kBF16, c.k, nullptr, y}, here.team);
+  } else if (c.family == "f32") {
     gemm_f32({x, weights, c.k, nullptr, y}, here.team);
   } else if (c.family == "w4a16") {
     gemm_w4a16({x, &here.int4_copy(c, copy), scales, nullptr, c.group, nullptr, y}, here.team);
@@ -145,6 +148,39 @@ void run_case(benchmark::State& state, const Case& c) {
   state.counters["best_%"] = 100.0 * best(limits) / best(times);
 }
 
+// Products of bfloat16 on both sides, beside the peak of such products with the active set.
+void run_bf16_case(benchmark::State& state, const Case& c) {
+  Machine& here = machine();
+  multiply(c, 0);
+  const double operations = 2.0 * static_cast<double>(c.m * c.n * c.k);
+  int64_t copy = 0;
+  std::vector<double> times;
+  std::vector<double> peaks{measure_bf16_peak(here.team)};
+  for (auto _ : state) {
+    times.push_back(fastest_seconds(1, [&] { multiply(c, copy++ % c.n_copies()); }));
+    state.SetIterationTime(times.back());
+    peaks.push_back(measure_bf16_peak(here.team));
+  }
+  const double peak = *std::max_element(peaks.begin(), peaks.end());
+  state.counters["GFLOPS"] = operations / median(times) * 1e-9;
+  state.counters["GFLOPS_peak"] = peak;
+  // Scalar has no peak.
+  if (peak > 0) state.counters["share_of_bf16_peak"] = operations / median(times) * 1e-9 / peak;
+}
+
+void register_bf16_cases() {
+  for (const int64_t m : {16, 256, 512, 2048}) {
+    for (const auto& [k, n] : {std::pair{1536, 8960}, {8960, 1536}, {3584, 18944}, {4096, 4096}}) {
+      const Case c{"bf16_products", m, k, n};
+      benchmark::RegisterBenchmark(fmt::format("bf16_products/m:{}/k:{}/n:{}", m, k, n).c_str(),
+                                   [c](benchmark::State& state) { run_bf16_case(state, c); })
+          ->UseManualTime()
+          ->Iterations(m == 2048 ? 3 : 7)
+          ->Unit(benchmark::kMillisecond);
+    }
+  }
+}
+
 void register_cases() {
   for (const int64_t m : {1, 2, 4, 8, 256, 2048}) {
     for (const auto& [k, n] : {std::pair{1536, 8960}, {8960, 1536}, {3584, 18944}, {4096, 4096}}) {
@@ -180,6 +216,7 @@ int main(int argc, char** argv) {
       llmq::quant::isa_name(llmq::quant::active_isa()), here.team.n_threads(), peak.gflops,
       100.0 * peak.share_of_architecture, bandwidth);
   llmq::bench::register_cases();
+  llmq::bench::register_bf16_cases();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
   return 0;

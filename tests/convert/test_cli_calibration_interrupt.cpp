@@ -118,5 +118,23 @@ TEST_F(CliCalibrationInterrupt, OtherTextsStartAnew) {
   EXPECT_TRUE(read_file(folder_ / "stats.json") == read_file(folder_ / "fresh.json"));
 }
 
+// What the float32 kernels gave must not be mixed with what --fast-calibration gives, nor the other
+// way round.
+TEST_F(CliCalibrationInterrupt, OtherArithmeticStartsAnew) {
+  const CommandResult interrupted = interrupt(0.8, SIGINT);
+  if (interrupted.exit_code == 0) GTEST_SKIP() << "the run ended before the signal";
+  Command fast = quantize_to(work_ / "out", folder_ / "stats.json");
+  fast.argv.emplace_back("--fast-calibration");
+  const CommandResult result = run_command(fast);
+  EXPECT_EQ(result.exit_code, 0) << result.summary();
+  EXPECT_THAT(result.err, testing::Not(HasSubstr("going on where")));
+  fast = quantize_to(folder_ / "fresh", folder_ / "fresh.json");
+  fast.argv.emplace_back("--fast-calibration");
+  EXPECT_EQ(run_command(fast).exit_code, 0);
+  EXPECT_TRUE(result_files(work_ / "out") == result_files(folder_ / "fresh"));
+  EXPECT_TRUE(read_file(folder_ / "stats.json") == read_file(folder_ / "fresh.json"));
+  EXPECT_FALSE(read_file(folder_ / "stats.json") == read_file(reference_stats_));
+}
+
 }  // namespace
 }  // namespace llmq::test
