@@ -89,8 +89,8 @@ void add_calibration_options(CLI::App& command, FolderOptions& options) {
   command
       .add_flag(
           "--fast-calibration", options.fast_calibration,
-          "Calibrate with activations rounded to bfloat16, on AMX by its tiles: quicker there, "
-          "but the bytes written may differ between machines with and without AMX")
+          "Calibrate with activations rounded to bfloat16, by the tiles of AMX where there are any "
+          "(without them it saves nothing); machines with and without AMX may write other bytes")
       ->excludes("--stats");
 }
 
