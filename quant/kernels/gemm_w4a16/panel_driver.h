@@ -21,10 +21,10 @@
 namespace llmq::quant {
 namespace {
 
-constexpr int kBlockSteps = kInt4BlockK / kLanes;
+inline constexpr int kBlockSteps = kInt4BlockK / kLanes;
 // Lines ahead of their use are fetched from memory: about 4 KiB of the one stream that a thread
 // reads.
-constexpr int64_t kAheadBlocks = 8;
+inline constexpr int64_t kAheadBlocks = 8;
 
 // Some columns of a panel times some rows of x.
 template <class Codes, int kRows, int kCols>
