@@ -23,19 +23,44 @@ inline constexpr int64_t kStreamAheadBytes = 4096;
 
 namespace {
 
-template <typename Engine>
-void finish(const Int8Epilogue& e, int64_t row, int64_t panel, typename Engine::Sums sums) {
+// kRows rows of sums of one panel. What belongs to its columns is loaded once for all rows.
+template <typename Engine, int kRows>
+inline void finish(const Int8Epilogue& e, int64_t row, int64_t panel,
+                   typename Engine::Sums (&sums)[kRows]) {
   const int64_t col = panel * kPanelCols;
   const int64_t n_cols = e.n_cols - col < kPanelCols ? e.n_cols - col : int64_t{kPanelCols};
   const auto mask = Engine::cols_mask(n_cols);
   // Σ (x + shift) · w − shift · Σ w
-  if constexpr (Engine::kShift) sums = sub_times_128(sums, load_sums(e.row_sums + col));
-  if (e.quant_bias != nullptr) sums = add(sums, load_sums(e.quant_bias + col, mask));
-  if (e.sums != nullptr) return store_sums(e.sums + row * e.stride + col, mask, sums);
-  auto y = multiply(to_float(sums), load_floats(e.deq_scale + col, mask));
-  if (e.row_scale != nullptr) y = multiply(y, Engine::all(e.row_scale[row]));
-  if (e.bias != nullptr) y = add(y, load_floats(e.bias + col, mask));
-  store_floats(e.y + row * e.stride + col, mask, y);
+  if constexpr (Engine::kShift) {
+    const auto row_sums = load_sums(e.row_sums + col);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) sums[r] = sub_times_128(sums[r], row_sums);
+  }
+  if (e.quant_bias != nullptr) {
+    const auto quant_bias = load_sums(e.quant_bias + col, mask);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) sums[r] = add(sums[r], quant_bias);
+  }
+  if (e.sums != nullptr) {
+    for (int r = 0; r < kRows; ++r) store_sums(e.sums + (row + r) * e.stride + col, mask, sums[r]);
+    return;
+  }
+  const auto deq_scale = load_floats(e.deq_scale + col, mask);
+  const auto bias = e.bias != nullptr ? load_floats(e.bias + col, mask) : Engine::all(0.0F);
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    auto y = multiply(to_float(sums[r]), deq_scale);
+    if (e.row_scale != nullptr) y = multiply(y, Engine::all(e.row_scale[row + r]));
+    if (e.bias != nullptr) y = add(y, bias);
+    store_floats(e.y + (row + r) * e.stride + col, mask, y);
+  }
+}
+
+template <typename Engine>
+inline void finish_row(const Int8Epilogue& e, int64_t row, int64_t panel,
+                       typename Engine::Sums sums) {
+  typename Engine::Sums rows[1] = {sums};
+  finish<Engine, 1>(e, row, panel, rows);
 }
 
 // kRows rows by kPanels panels. Consecutive groups of k take turns in kChains sets of accumulators,
@@ -74,25 +99,22 @@ void multiply_tile(const Int8Block& b, int64_t first_row, int64_t first_panel, i
       }
     }
   }
+#pragma GCC unroll 4
+  for (int p = 0; p < kPanels; ++p) {
+    const int64_t panel = first_panel + p;
+    typename Engine::Sums sums[kRows];
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kRows; ++r) {
+      sums[r] = Engine::sums_of(products[0][r][p]);
 #pragma GCC unroll 4
-    for (int p = 0; p < kPanels; ++p) {
-      typename Engine::Sums sums = Engine::sums_of(products[0][r][p]);
-#pragma GCC unroll 4
-      for (int c = 1; c < kChains; ++c) sums = add(sums, Engine::sums_of(products[c][r][p]));
-      const int64_t row = first_row + r;
-      const int64_t panel = first_panel + p;
+      for (int c = 1; c < kChains; ++c) sums[r] = add(sums[r], Engine::sums_of(products[c][r][p]));
       // Where one block spans all of k there is no scratch, and nothing may be added to null.
-      int32_t* partial =
-          b.first && b.last ? nullptr : b.partial + (row * b.n_panels + panel) * kPanelCols;
-      if (!b.first) sums = add(sums, load_sums(partial));
-      if (b.last) {
-        finish<Engine>(b.epilogue, row, panel, sums);
-      } else {
-        store_sums(partial, sums);
-      }
+      if (b.first && b.last) continue;
+      int32_t* partial = b.partial + ((first_row + r) * b.n_panels + panel) * kPanelCols;
+      if (!b.first) sums[r] = add(sums[r], load_sums(partial));
+      if (!b.last) store_sums(partial, sums[r]);
     }
+    if (b.last) finish<Engine, kRows>(b.epilogue, first_row, panel, sums);
   }
 }
 

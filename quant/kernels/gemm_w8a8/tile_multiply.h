@@ -76,7 +76,7 @@ class WaitingSums {
       const int64_t tile = row / kTileRows * 2 + panel;
       const int32_t* line =
           buffers_[current_] + tile * kTileSums + row % kTileRows * int64_t{kPanelCols};
-      finish<Engine>(epilogue_, row_ + row, panel_ + panel, load_sums(line));
+      finish_row<Engine>(epilogue_, row_ + row, panel_ + panel, load_sums(line));
     }
   }
   void finish_all() { finish_some(count_); }

@@ -8,7 +8,7 @@
 namespace llmq::quant {
 namespace {
 
-// What finish() of gemm_w8a8 wants to know.
+// What finish_row() of gemm_w8a8 wants to know.
 struct Engine : SumsAvx512 {
   static constexpr bool kShift = true;
 };
@@ -84,7 +84,7 @@ void stream_panel(const W8A8scStream& s, int64_t panel) {
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int c = 1; c < kChains; ++c) sums[0][r] = add(sums[0][r], sums[c][r]);
-    finish<Engine>(s.epilogue, r, panel, sums[0][r]);
+    finish_row<Engine>(s.epilogue, r, panel, sums[0][r]);
   }
 }
 
