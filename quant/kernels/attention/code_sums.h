@@ -42,7 +42,7 @@ struct KeySumsTask {
   int64_t n_lane_pairs = 0;
   const int8_t* keys = nullptr;  ///< [n_groups, n_lane_pairs, 16, 2]
   int64_t n_groups = 0;
-  /// Codes that are read after these and are fetched meanwhile; any address, never read.
+  /// Codes that are read after these and are fetched meanwhile, or others: not null, never read.
   const int8_t* next = nullptr;
   int32_t* sums = nullptr;  ///< [m, 16 · n_groups], overwritten
   int64_t sums_stride = 0;  ///< elements between rows of sums

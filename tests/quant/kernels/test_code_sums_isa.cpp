@@ -40,7 +40,7 @@ struct Problem {
     const int64_t stride = 16 * n_groups + 1;
     std::vector<int32_t> sums(static_cast<size_t>(m * stride), kGuard);
     code_sums_kernels(isa).key_sums({queries.data(), 2 * n_lane_pairs, m, n_lane_pairs, keys.data(),
-                                     n_groups, nullptr, sums.data(), stride});
+                                     n_groups, keys.data(), sums.data(), stride});
     for (int64_t row = 1; row <= m; ++row)
       EXPECT_EQ(sums[static_cast<size_t>(row * stride - 1)], kGuard);
     return sums;
@@ -50,7 +50,8 @@ struct Problem {
     const int64_t stride = 2 * n_lane_pairs + 1;
     std::vector<int32_t> sums(static_cast<size_t>(m * stride), kGuard);
     code_sums_kernels(isa).value_sums({weights.data(), 2 * n_position_pairs, m, n_position_pairs,
-                                       values.data(), n_lane_pairs, nullptr, sums.data(), stride});
+                                       values.data(), n_lane_pairs, values.data(), sums.data(),
+                                       stride});
     for (int64_t row = 1; row <= m; ++row)
       EXPECT_EQ(sums[static_cast<size_t>(row * stride - 1)], kGuard);
     return sums;
