@@ -10,7 +10,7 @@ usage() {
 bash tests/run.sh             build the release preset, run every test that is not labelled slow or
                               accuracy
 bash tests/run.sh --ci        the same, and: the accuracy suite, include, format and clang-tidy checks,
-                              the fuzzers for ${LLMQ_FUZZ_SECONDS:-20} s each, the tests under
+                              the fuzzers for ${LLMQ_FUZZ_SECONDS:-10} s each, the tests under
                               AddressSanitizer and UBSan
 bash tests/run.sh --nightly   the same as --ci, and: the slow tests, the tests under ThreadSanitizer
 Missing Debian packages are installed by name (root or sudo) or printed with the line to run.
@@ -115,7 +115,7 @@ check_tidy() {
 
 # Each fuzzer runs for a while from a copy of its corpus; what makes one fail is kept in build/.
 run_fuzzers() {
-  export LLMQ_FUZZ_SECONDS=${LLMQ_FUZZ_SECONDS:-20} artifacts=$PWD/build/fuzz-artifacts work
+  export LLMQ_FUZZ_SECONDS=${LLMQ_FUZZ_SECONDS:-10} artifacts=$PWD/build/fuzz-artifacts work
   mkdir -p "$artifacts"
   work=$(mktemp -d)
   fuzz_one() {
@@ -168,13 +168,14 @@ fi
 
 release_excludes=slow
 [[ $mode == plain ]] && release_excludes='slow|accuracy'
-sanitized_excludes='slow|accuracy'
-[[ $mode == nightly ]] || sanitized_excludes+='|script'
+# What takes minutes under a sanitizer and runs code that other tests run as well waits for the night.
+sanitized_excludes=(-LE 'slow|accuracy')
+[[ $mode == nightly ]] || sanitized_excludes=(-LE 'slow|accuracy|script' -E Interrupt)
 if step "build: release" build_preset release; then
   # What takes longest and finds most comes first.
   if [[ $mode != plain ]] &&
     step "build: AddressSanitizer, UBSan and fuzzers with clang" build_preset asan-ubsan all fuzzers; then
-    step "tests: AddressSanitizer and UBSan" run_ctest asan-ubsan -LE "$sanitized_excludes"
+    step "tests: AddressSanitizer and UBSan" run_ctest asan-ubsan "${sanitized_excludes[@]}"
     check "fuzzers" run_fuzzers
   fi
   step "tests: release" run_ctest release -LE "$release_excludes"
