@@ -26,6 +26,12 @@ formats::Json group_json(const runtime::LinearGroup& group) {
           {"bytes_per_pass", group.read_bytes}};
 }
 
+const char* attention_arithmetic(formats::DType kv_dtype, bool is_fa) {
+  if (is_fa) return "FAQuant: integer products";
+  return kv_dtype == formats::DType::kI8 ? "16-bit integers by int8 keys and values"
+                                         : "float32 products";
+}
+
 std::string forced_text(const formats::Json& document) {
   return document["is_forced"].get<bool>() ? "forced by LLMQ_ISA" : "the best here";
 }
@@ -64,11 +70,11 @@ formats::Json explain_json(const runtime::Model& model) {
   document["linears"] = linears;
   runtime::Sequence sequence = model.new_sequence();
   const runtime::KvLayout& layout = sequence.cache().layout();
-  const bool is_fa = !model.layer(0).fa.empty();
+  const bool has_codes = layout.dtype == formats::DType::kI8;
+  const quant::KernelFamily& family = quant::kernel_family(has_codes ? "attention" : "elementwise");
   document["attention"] = {
-      {"arithmetic", is_fa ? "FAQuant: integer products" : "float32 products"},
-      {"instruction_set",
-       quant::isa_name(quant::kernel_family("elementwise").implementation(quant::active_isa()))},
+      {"arithmetic", attention_arithmetic(layout.dtype, !model.layer(0).fa.empty())},
+      {"instruction_set", quant::isa_name(family.implementation(quant::active_isa()))},
       {"kv_dtype", formats::dtype_name(layout.dtype)},
       {"page_tokens", layout.page_size},
       {"kv_bytes_per_token", layout.page_size_bytes() / static_cast<uint64_t>(layout.page_size)}};

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "formats/error.h"
+#include "quant/kernels/attention/code_sums.h"
 #include "quant/kernels/elementwise/elementwise.h"
 #include "quant/kernels/gemm_bf16/gemm_bf16.h"
 #include "quant/kernels/gemm_f16/gemm_f16.h"
@@ -30,7 +31,9 @@ constexpr std::array kFamilies{
                  gemm_bf16_implementation},
     KernelFamily{"gemm_f32", "float32 weights and activations", gemm_f32_implementation},
     KernelFamily{"quantize_rows", "activations to int8 codes", quantize_rows_implementation},
-    KernelFamily{"elementwise", "norms, RoPE, softmax, SiLU, attention's products",
+    KernelFamily{"attention", "attention's products with int8 keys and values",
+                 [](Isa isa) { return code_sums_kernels(isa).isa; }},
+    KernelFamily{"elementwise", "norms, RoPE, softmax, SiLU, attention's products with float ones",
                  [](Isa isa) { return elementwise_kernels(isa).isa; }},
     KernelFamily{"rounding", "weights to codes, and casts",
                  [](Isa isa) { return rounding_kernels(isa).isa; }},

@@ -171,6 +171,7 @@ TEST(CliRun, ExplainNamesKernelAndSetOfEachKindOfLinear) {
   command.environment["LLMQ_ISA"] = "scalar";
   const auto document = document_of(command);
   EXPECT_EQ(document["attention"]["kv_dtype"], "I8");
+  EXPECT_EQ(document["attention"]["arithmetic"], "16-bit integers by int8 keys and values");
   std::set<std::string> seen;
   for (const auto& linear : document["linears"]) {
     seen.insert(linear["scheme"].get<std::string>() + " " + linear["kernel"].get<std::string>());
