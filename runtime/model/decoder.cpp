@@ -1,8 +1,10 @@
 #include "runtime/model/decoder.h"
 
 #include <algorithm>
+#include <array>
 
 #include "quant/kernels/elementwise/elementwise.h"
+#include "runtime/model/swiglu.h"
 
 namespace llmq::runtime {
 namespace {
@@ -37,35 +39,23 @@ void add_rows(const ConstMatrixF32& x, const MatrixF32& y, ThreadTeam& team) {
   });
 }
 
-void silu_multiply(const ConstMatrixF32& up, const MatrixF32& gate, ThreadTeam& team) {
-  for_row_ranges(up.n_rows, up.n_cols, team, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      float* to = gate.data + row * gate.row_stride;
-      quant::elementwise_kernels().silu_multiply(to, up.data + row * up.row_stride, to, up.n_cols);
-    }
-  });
+void norm_row(const NormWeights& norm, float epsilon, const float* x, std::span<float> y) {
+  const quant::ElementwiseKernels& kernels = quant::elementwise_kernels();
+  const auto n = static_cast<int64_t>(y.size());
+  kernels.rms_norm({.x = x, .weight = norm.weight.data(), .eps = epsilon, .n = n, .y = y.data()});
+  if (!norm.bias.empty()) kernels.add(y.data(), norm.bias.data(), y.data(), n);
 }
 
-void norm_rows(const NormWeights& norm, double epsilon, const ConstMatrixF32& x,
-               const MatrixF32& y) {
-  const quant::ElementwiseKernels& kernels = quant::elementwise_kernels();
-  for (int64_t row = 0; row < x.n_rows; ++row) {
-    float* to = y.data + row * y.row_stride;
-    kernels.rms_norm({.x = x.data + row * x.row_stride,
-                      .weight = norm.weight.data(),
-                      .eps = static_cast<float>(epsilon),
-                      .n = x.n_cols,
-                      .y = to});
-    if (!norm.bias.empty()) kernels.add(to, norm.bias.data(), to, x.n_cols);
-  }
+/// Writes a row of `hidden`, normed.
+auto norm_of(const NormWeights& norm, double epsilon, const MatrixF32& hidden) {
+  return [&norm, epsilon = static_cast<float>(epsilon), hidden](int64_t row, float* to) {
+    norm_row(norm, epsilon, hidden.data + row * hidden.row_stride,
+             {to, static_cast<size_t>(hidden.n_cols)});
+  };
 }
 
 AttentionShape attention_shape(const formats::ModelConfig& config) {
   return {config.n_heads, config.n_kv_heads, config.head_dim};
-}
-
-void observe(const LayerObserver& observer, FusedGroup group, const MatrixF32& x) {
-  if (observer.linear_input) observer.linear_input({group, -1, readable(x)});
 }
 
 }  // namespace
@@ -106,12 +96,13 @@ void DecoderRunner::run_layer(const LayerWeights& weights, LayerIndex index,
 void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const MatrixF32& hidden,
                            const LayerObserver& observer) {
   const MatrixF32 normed = scratch(normed_, config_.hidden_size);
-  rms_norm(weights.input_norm, config_.rms_norm_eps, readable(hidden), normed, team_);
-  observe(observer, FusedGroup::kQkv, normed);
+  const auto norm = norm_of(weights.input_norm, config_.rms_norm_eps, hidden);
+  LinearRows rows(norm, normed, team_);
+  observe(observer, FusedGroup::kQkv, -1, rows);
   const MatrixF32 q = scratch(q_, config_.n_heads * config_.head_dim);
   const MatrixF32 k = scratch(k_, config_.n_kv_heads * config_.head_dim);
   const MatrixF32 v = scratch(v_, config_.n_kv_heads * config_.head_dim);
-  project_qkv(weights, normed);
+  project_qkv(weights, rows);
   rotate_and_store(weights, index.cache_layer);
   if (observer.attention_input)
     observer.attention_input({readable(q), readable(k), readable(v), positions_});
@@ -125,8 +116,9 @@ void DecoderRunner::attend(const LayerWeights& weights, LayerIndex index, const 
                   .fa = weights.fa.empty() ? nullptr : &weights.fa},
                  team_);
   clear_padded_heads(mixed);
-  observe(observer, FusedGroup::kAttentionOut, mixed);
-  apply(weights.o, mixed, normed);
+  LinearRows attended(readable(mixed), team_);
+  observe(observer, FusedGroup::kAttentionOut, -1, attended);
+  attended.apply(std::array{LinearCall{&weights.o, normed}}, runs_);
   add_rows(readable(normed), hidden, team_);
 }
 
@@ -139,18 +131,18 @@ void DecoderRunner::clear_padded_heads(const MatrixF32& mixed) {
   }
 }
 
-void DecoderRunner::project_qkv(const LayerWeights& weights, const MatrixF32& normed) {
+void DecoderRunner::project_qkv(const LayerWeights& weights, LinearRows& normed) {
   const MatrixF32 q = scratch(q_, config_.n_heads * config_.head_dim);
   const MatrixF32 k = scratch(k_, config_.n_kv_heads * config_.head_dim);
   const MatrixF32 v = scratch(v_, config_.n_kv_heads * config_.head_dim);
   if (weights.qkv.empty()) {
-    apply(weights.q, normed, q);
-    apply(weights.k, normed, k);
-    apply(weights.v, normed, v);
+    normed.apply(
+        std::array{LinearCall{&weights.q, q}, LinearCall{&weights.k, k}, LinearCall{&weights.v, v}},
+        runs_);
     return;
   }
   const MatrixF32 fused = scratch(qkv_, weights.qkv.n_out);
-  apply(weights.qkv, normed, fused);
+  normed.apply(std::array{LinearCall{&weights.qkv, fused}}, runs_);
   for_row_ranges(n_rows_, fused.n_cols, team_, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const float* from = fused.data + row * fused.row_stride;
@@ -166,11 +158,12 @@ void DecoderRunner::rotate_and_store(const LayerWeights& weights, int64_t cache_
   const int64_t head_dim = config_.head_dim;
   const int64_t n_key = config_.n_kv_heads * head_dim;
   const int64_t n_query = config_.n_heads * head_dim;
+  const auto epsilon = static_cast<float>(config_.rms_norm_eps);
   const auto finish_heads = [&](std::span<const float> norm, float* heads, int64_t n_heads,
                                 int64_t row) {
-    if (!norm.empty()) {
-      const MatrixF32 view{heads, n_heads, head_dim, head_dim};
-      norm_rows({norm, {}}, config_.rms_norm_eps, readable(view), view);
+    for (int64_t head = 0; head < n_heads && !norm.empty(); ++head) {
+      float* to = heads + head * head_dim;
+      norm_row({norm, {}}, epsilon, to, {to, static_cast<size_t>(head_dim)});
     }
     rope_.rotate(row, heads, n_heads, head_dim);
   };
@@ -192,26 +185,23 @@ void DecoderRunner::rotate_and_store(const LayerWeights& weights, int64_t cache_
 void DecoderRunner::feed_forward(const LayerWeights& weights, const MatrixF32& hidden,
                                  const LayerObserver& observer) {
   const MatrixF32 normed = scratch(normed_, config_.hidden_size);
-  rms_norm(weights.post_attention_norm, config_.rms_norm_eps, readable(hidden), normed, team_);
+  const auto norm = norm_of(weights.post_attention_norm, config_.rms_norm_eps, hidden);
+  LinearRows rows(norm, normed, team_);
   if (!weights.experts.empty()) {
     const MatrixF32 mixture = scratch(experts_, config_.hidden_size);
-    moe_.run(weights, {readable(normed), mixture, runs_}, observer);
+    moe_.run(weights, {rows.floats(), mixture, runs_}, observer);
     add_rows(readable(mixture), hidden, team_);
     return;
   }
-  observe(observer, FusedGroup::kGateUp, normed);
-  const MatrixF32 gate = scratch(gate_, weights.gate.n_out);
-  const MatrixF32 up = scratch(up_, weights.up.n_out);
-  apply(weights.gate, normed, gate);
-  apply(weights.up, normed, up);
-  silu_multiply(readable(up), gate, team_);
-  observe(observer, FusedGroup::kDown, gate);
-  apply(weights.down, gate, normed);
+  run_swiglu({.gate = &weights.gate,
+              .up = &weights.up,
+              .down = &weights.down,
+              .runs = runs_,
+              .gate_room = scratch(gate_, weights.gate.n_out),
+              .up_room = scratch(up_, weights.up.n_out),
+              .out = normed},
+             rows, observer, team_);
   add_rows(readable(normed), hidden, team_);
-}
-
-void DecoderRunner::apply(const LinearWeights& linear, const MatrixF32& x, const MatrixF32& y) {
-  apply_linear(linear, readable(x), y, team_, runs_);
 }
 
 MatrixF32 DecoderRunner::scratch(std::vector<float>& buffer, int64_t n_cols) const {
@@ -223,8 +213,10 @@ MatrixF32 DecoderRunner::scratch(std::vector<float>& buffer, int64_t n_cols) con
 void rms_norm(const NormWeights& norm, double epsilon, const ConstMatrixF32& x, const MatrixF32& y,
               ThreadTeam& team) {
   for_row_ranges(x.n_rows, x.n_cols, team, [&](int64_t begin, int64_t end) {
-    norm_rows(norm, epsilon, {x.data + begin * x.row_stride, end - begin, x.n_cols, x.row_stride},
-              {y.data + begin * y.row_stride, end - begin, y.n_cols, y.row_stride});
+    for (int64_t row = begin; row < end; ++row) {
+      norm_row(norm, static_cast<float>(epsilon), x.data + row * x.row_stride,
+               {y.data + row * y.row_stride, static_cast<size_t>(y.n_cols)});
+    }
   });
 }
 

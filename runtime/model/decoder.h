@@ -1,47 +1,21 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <utility>
 #include <vector>
 
-#include "formats/architecture.h"
 #include "formats/model_config.h"
 #include "quant/kernels/gemm_f32/matrix_f32.h"
 #include "quant/kernels/thread_team.h"
 #include "runtime/attention/attention.h"
 #include "runtime/attention/rope.h"
+#include "runtime/model/layer_observer.h"
 #include "runtime/model/layer_weights.h"
+#include "runtime/model/linear_rows.h"
 #include "runtime/model/moe.h"
 
 namespace llmq::runtime {
-
-/// What the linears of one fused group are about to read.
-struct LinearInput {
-  formats::FusedGroup group = formats::FusedGroup::kNone;
-  int64_t expert = -1;      ///< of an expert's linears; -1 for all others
-  quant::ConstMatrixF32 x;  ///< [n_rows, n_in]: rows of the batch in order, or those that were
-                            ///< routed to the expert
-};
-
-/// What attention is about to use, after head norms and RoPE: rows are those of the batch, in
-/// order.
-struct AttentionInput {
-  quant::ConstMatrixF32 q;             ///< [n_rows, n_heads·head_dim]
-  quant::ConstMatrixF32 k;             ///< [n_rows, n_kv_heads·head_dim]
-  quant::ConstMatrixF32 v;             ///< [n_rows, n_kv_heads·head_dim]
-  std::span<const int64_t> positions;  ///< [n_rows] in the sequence of each row
-};
-
-/// Sees a layer at work, for calibration. Matrices are valid during the call only. Functions may be
-/// empty.
-struct LayerObserver {
-  std::function<void(const LinearInput&)> linear_input;
-  std::function<void(const AttentionInput&)> attention_input;
-  /// The residual stream behind the layer: the rows of the batch, in order.
-  std::function<void(const quant::ConstMatrixF32& hidden)> output = {};
-};
 
 /// Which layer to run.
 struct LayerIndex {
@@ -82,11 +56,9 @@ class DecoderRunner {
   void feed_forward(const LayerWeights& weights, const quant::MatrixF32& hidden,
                     const LayerObserver& observer);
   void clear_padded_heads(const quant::MatrixF32& mixed);
-  void project_qkv(const LayerWeights& weights, const quant::MatrixF32& normed);
+  void project_qkv(const LayerWeights& weights, LinearRows& normed);
   void rotate_and_store(const LayerWeights& weights, int64_t cache_layer);
   quant::MatrixF32 scratch(std::vector<float>& buffer, int64_t n_cols) const;
-  /// A linear on rows of the batch, in their phases.
-  void apply(const LinearWeights& linear, const quant::MatrixF32& x, const quant::MatrixF32& y);
 
   const formats::ModelConfig& config_;
   quant::ThreadTeam& team_;

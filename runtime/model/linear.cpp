@@ -14,8 +14,7 @@
 #include "quant/kernels/gemm_f32/gemm_f32.h"
 #include "quant/kernels/gemm_w4a16/gemm_w4a16.h"
 #include "quant/kernels/gemm_w8a16/gemm_w8a16.h"
-#include "quant/kernels/gemm_w8a8/gemm_w8a8.h"
-#include "quant/kernels/gemm_w8a8sc/gemm_w8a8sc.h"
+#include "runtime/model/coded_linear.h"
 #include "runtime/model/partial_linear.h"
 
 namespace llmq::runtime {
@@ -27,8 +26,6 @@ using quant::ConstMatrixF32;
 using quant::MatrixF32;
 using quant::ThreadTeam;
 
-using Apply = void(const LinearWeights&, const ConstMatrixF32&, const MatrixF32&, ThreadTeam&);
-
 /// What it takes to execute a scheme.
 struct SchemeKernels {
   Scheme scheme;
@@ -37,13 +34,11 @@ struct SchemeKernels {
   void (*check_extents)(const LinearWeights&);
   /// The first part that a view lacks; empty when it is complete.
   std::string_view (*missing)(const LinearWeights&);
-  Apply* apply;
+  /// Of float activations; null where it multiplies codes.
+  void (*apply)(const LinearWeights&, const ConstMatrixF32&, const MatrixF32&, ThreadTeam&);
   void (*widen)(const LinearWeights&, int64_t row, std::span<float> out);
-  /// In the decode phase, where it differs.
-  Apply* apply_decode = nullptr;
-  /// Instead of `apply` and `apply_decode` where ranks add up integers; null: floats are added.
-  Apply* apply_over_ranks = nullptr;
-  Apply* apply_decode_over_ranks = nullptr;
+  InputForm prefill = InputForm::kFloats;
+  InputForm decode = InputForm::kFloats;
 };
 
 void apply_float(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
@@ -140,52 +135,11 @@ void widen_w4a16(const LinearWeights& linear, int64_t row, std::span<float> out)
       linear, row, [&](int64_t i) { return linear.packed_int4->at(row, i); }, out);
 }
 
-/// At least `size` elements, kept by the vector so that a token needs no allocation.
-template <typename T>
-T* grown(std::vector<T>& vector, int64_t size) {
-  if (vector.size() < static_cast<size_t>(size)) vector.resize(static_cast<size_t>(size));
-  return vector.data();
-}
-
-/// The codes of rows of x; per thread that runs a model.
-thread_local std::vector<int8_t> codes_of_x;
-
-template <typename Packed>
-quant::W8A8Args<Packed> static_product(const LinearWeights& linear, const int8_t* codes,
-                                       const Packed* weights, const MatrixF32& y) {
-  return {.x = codes,
-          .m = y.n_rows,
-          .x_stride = linear.n_in,
-          .weights = weights,
-          .quant_bias = linear.quant_bias,
-          .deq_scale = linear.deq_scale,
-          .y = y};
-}
-
-void apply_w8a8(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
-                ThreadTeam& team) {
-  int8_t* codes = grown(codes_of_x, x.n_rows * linear.n_in);
-  quant::quantize_rows(x, linear.activation, codes, linear.n_in, team);
-  if (linear.packed_sc != nullptr)
-    return quant::gemm_w8a8sc(static_product(linear, codes, linear.packed_sc, y), team);
-  quant::gemm_w8a8(static_product(linear, codes, linear.packed, y), team);
-}
-
-void apply_dynamic(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
-                   ThreadTeam& team) {
-  static thread_local std::vector<float> scales;
-  int8_t* codes = grown(codes_of_x, x.n_rows * linear.n_in);
-  float* row_scale = grown(scales, x.n_rows);
-  quant::quantize_rows_dynamic(x, codes, linear.n_in, row_scale, team);
-  quant::gemm_w8a8({.x = codes,
-                    .m = x.n_rows,
-                    .x_stride = linear.n_in,
-                    .weights = linear.packed,
-                    .deq_scale = linear.scale,
-                    .row_scale = row_scale,
-                    .bias = linear.bias,
-                    .y = y},
-                   team);
+void apply_codes(const LinearWeights& linear, InputForm form, const ConstMatrixF32& x,
+                 const MatrixF32& y, ThreadTeam& team) {
+  const CodedRows codes = coded_room(x.n_rows, x.n_cols);
+  write_codes(linear, form, x, codes, 0, team);
+  multiply_codes(linear, form, codes, y, team);
 }
 
 /// deq_scale is input_scale · weight_scale, and files need not hold the latter.
@@ -262,6 +216,9 @@ std::string_view missing_of_mix(const LinearWeights& linear) {
   return missing.empty() ? missing_of_static(linear) : missing;
 }
 
+constexpr auto kStatic = InputForm::kStaticCodes;
+constexpr auto kRows = InputForm::kRowCodes;
+
 /// A scheme that can be executed is one row here.
 constexpr std::array<SchemeKernels, 8> kSchemeKernels{{
     {Scheme::kFloat, formats::is_weight_float, check_stored_extents, nothing_missing, apply_float,
@@ -270,16 +227,16 @@ constexpr std::array<SchemeKernels, 8> kSchemeKernels{{
      widen_w8a16},
     {Scheme::kW4A16, is_int8, check_packed_extents<&LinearWeights::packed_int4>, missing_of_int4,
      apply_w4a16, widen_w4a16},
-    {Scheme::kW8A8, is_int8, check_stored_extents, missing_of_static, apply_w8a8, widen_w8a8,
-     nullptr, apply_static_over_ranks},
-    {Scheme::kW8A8S, is_int8, check_stored_extents, missing_of_static, apply_w8a8, widen_w8a8,
-     nullptr, apply_static_over_ranks},
+    {Scheme::kW8A8, is_int8, check_stored_extents, missing_of_static, nullptr, widen_w8a8, kStatic,
+     kStatic},
+    {Scheme::kW8A8S, is_int8, check_stored_extents, missing_of_static, nullptr, widen_w8a8, kStatic,
+     kStatic},
     {Scheme::kW8A8SC, is_int8, check_packed_extents<&LinearWeights::packed_sc>,
-     missing_of_compressed, apply_w8a8, widen_compressed, nullptr, apply_static_over_ranks},
-    {Scheme::kW8A8Dynamic, is_int8, check_stored_extents, missing_of_dynamic, apply_dynamic,
-     widen_w8a16, nullptr, apply_dynamic_over_ranks},
-    {Scheme::kW8A8Mix, is_int8, check_stored_extents, missing_of_mix, apply_dynamic, widen_w8a16,
-     apply_w8a8, apply_dynamic_over_ranks, apply_static_over_ranks},
+     missing_of_compressed, nullptr, widen_compressed, kStatic, kStatic},
+    {Scheme::kW8A8Dynamic, is_int8, check_stored_extents, missing_of_dynamic, nullptr, widen_w8a16,
+     kRows, kRows},
+    {Scheme::kW8A8Mix, is_int8, check_stored_extents, missing_of_mix, nullptr, widen_w8a16, kRows,
+     kStatic},
 }};
 
 const SchemeKernels* find_kernels(Scheme scheme) {
@@ -314,7 +271,12 @@ bool can_execute(Scheme scheme) {
 
 bool differs_by_phase(Scheme scheme) {
   const SchemeKernels* kernels = find_kernels(scheme);
-  return kernels != nullptr && kernels->apply_decode != nullptr;
+  return kernels != nullptr && kernels->prefill != kernels->decode;
+}
+
+InputForm input_form(const LinearWeights& linear, Phase phase) {
+  const SchemeKernels& kernels = kernels_of(linear);
+  return phase == Phase::kDecode ? kernels.decode : kernels.prefill;
 }
 
 void check_linear(const LinearWeights& linear) {
@@ -346,14 +308,15 @@ void apply_linear(const LinearWeights& linear, const ConstMatrixF32& x, const Ma
         fmt::format("a linear [{}, {}] applied to [{}, {}] giving [{}, {}]", linear.n_out,
                     linear.n_in, x.n_rows, x.n_cols, y.n_rows, y.n_cols));
   }
-  const SchemeKernels& kernels = kernels_of(linear);
-  const bool is_decode = phase == Phase::kDecode && kernels.apply_decode != nullptr;
+  const InputForm form = input_form(linear, phase);
   const bool is_cut = linear.ranks != nullptr && linear.ranks->size() > 1;
-  if (is_cut && linear.reduction == Reduction::kInt32 && kernels.apply_over_ranks != nullptr) {
-    return (is_decode ? kernels.apply_decode_over_ranks : kernels.apply_over_ranks)(linear, x, y,
-                                                                                    team);
+  if (is_cut && linear.reduction == Reduction::kInt32 && form != InputForm::kFloats)
+    return apply_codes_over_ranks(linear, form, x, y, team);
+  if (form == InputForm::kFloats) {
+    kernels_of(linear).apply(linear, x, y, team);
+  } else {
+    apply_codes(linear, form, x, y, team);
   }
-  (is_decode ? kernels.apply_decode : kernels.apply)(linear, x, y, team);
   if (is_cut) sum_over_ranks(*linear.ranks, y);
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "quant/kernels/elementwise/elementwise.h"
-#include "runtime/model/decoder.h"
 
 namespace llmq::runtime {
 namespace {
@@ -31,11 +30,6 @@ void for_rows(int64_t n_rows, quant::ThreadTeam& team, const Fn& fn) {
     const int64_t end = std::min(n_rows, (task + 1) * kRowsPerTask);
     for (int64_t row = task * kRowsPerTask; row < end; ++row) fn(row);
   });
-}
-
-void observe(const LayerObserver& observer, FusedGroup group, int64_t expert,
-             const ConstMatrixF32& x) {
-  if (observer.linear_input) observer.linear_input({group, expert, x});
 }
 
 }  // namespace
@@ -112,17 +106,15 @@ void MoeRunner::group_by_expert(const MoeBatch& batch) {
   });
 }
 
-MatrixF32 MoeRunner::gated(const MlpWeights& mlp, const ConstMatrixF32& x,
-                           std::span<const PhaseRun> runs) {
-  const MatrixF32 gate = scratch(gate_, x.n_rows, mlp.gate.n_out);
-  const MatrixF32 up = scratch(up_, x.n_rows, mlp.up.n_out);
-  apply_linear(mlp.gate, x, gate, team_, runs);
-  apply_linear(mlp.up, x, up, team_, runs);
-  for_rows(x.n_rows, team_, [&](int64_t row) {
-    float* to = gate.data + row * gate.row_stride;
-    quant::elementwise_kernels().silu_multiply(to, up.data + row * up.row_stride, to, gate.n_cols);
-  });
-  return gate;
+SwigluTask MoeRunner::task_of(const MlpWeights& mlp, int64_t n_rows, std::span<const PhaseRun> runs,
+                              const MatrixF32& out) {
+  return {.gate = &mlp.gate,
+          .up = &mlp.up,
+          .down = &mlp.down,
+          .runs = runs,
+          .gate_room = scratch(gate_, n_rows, mlp.gate.n_out),
+          .up_room = scratch(up_, n_rows, mlp.up.n_out),
+          .out = out};
 }
 
 void MoeRunner::run_experts(const LayerWeights& weights, const LayerObserver& observer) {
@@ -135,21 +127,24 @@ void MoeRunner::run_experts(const LayerWeights& weights, const LayerObserver& ob
     const MatrixF32 rows{gathered_.data() + begin * n_hidden, n_rows, n_hidden, n_hidden};
     const std::vector<PhaseRun> runs = phase_runs(
         std::span(phases_).subspan(static_cast<size_t>(begin), static_cast<size_t>(n_rows)));
-    observe(observer, FusedGroup::kExpertGateUp, expert, readable(rows));
-    const MatrixF32 inner = gated(mlp, readable(rows), runs);
-    observe(observer, FusedGroup::kExpertDown, expert, readable(inner));
-    apply_linear(mlp.down, readable(inner), rows, team_, runs);
+    SwigluTask task = task_of(mlp, n_rows, runs, rows);
+    task.gate_up_group = FusedGroup::kExpertGateUp;
+    task.down_group = FusedGroup::kExpertDown;
+    task.expert = expert;
+    LinearRows inputs(readable(rows), team_);
+    run_swiglu(task, inputs, observer, team_);
   }
 }
 
 void MoeRunner::run_shared(const LayerWeights& weights, const MoeBatch& batch,
                            const LayerObserver& observer) {
   const ConstMatrixF32& x = batch.x;
-  observe(observer, FusedGroup::kSharedGateUp, -1, x);
-  const MatrixF32 inner = gated(weights.shared_expert, x, batch.runs);
-  observe(observer, FusedGroup::kSharedDown, -1, readable(inner));
-  apply_linear(weights.shared_expert.down, readable(inner), scratch(shared_, x.n_rows, x.n_cols),
-               team_, batch.runs);
+  SwigluTask task =
+      task_of(weights.shared_expert, x.n_rows, batch.runs, scratch(shared_, x.n_rows, x.n_cols));
+  task.gate_up_group = FusedGroup::kSharedGateUp;
+  task.down_group = FusedGroup::kSharedDown;
+  LinearRows inputs(x, team_);
+  run_swiglu(task, inputs, observer, team_);
   const MatrixF32 switches = scratch(switches_, x.n_rows, 1);
   apply_linear(weights.shared_switch, x, switches, team_, batch.runs);
   quant::elementwise_kernels().sigmoid(switches.data, switches.data, x.n_rows);

@@ -7,11 +7,11 @@
 #include "formats/model_config.h"
 #include "quant/kernels/gemm_f32/matrix_f32.h"
 #include "quant/kernels/thread_team.h"
+#include "runtime/model/layer_observer.h"
 #include "runtime/model/layer_weights.h"
+#include "runtime/model/swiglu.h"
 
 namespace llmq::runtime {
-
-struct LayerObserver;
 
 /// One of the experts that a token is routed to.
 struct ExpertChoice {
@@ -58,9 +58,8 @@ class MoeRunner {
   void run_shared(const LayerWeights& weights, const MoeBatch& batch,
                   const LayerObserver& observer);
   void combine(bool has_shared, const quant::MatrixF32& out);
-  /// gate and up of `x`, then their product in the returned matrix.
-  quant::MatrixF32 gated(const MlpWeights& mlp, const quant::ConstMatrixF32& x,
-                         std::span<const PhaseRun> runs);
+  SwigluTask task_of(const MlpWeights& mlp, int64_t n_rows, std::span<const PhaseRun> runs,
+                     const quant::MatrixF32& out);
 
   const formats::ModelConfig& config_;
   quant::ThreadTeam& team_;

@@ -50,10 +50,8 @@ void sums_over_ranks(const LinearWeights& linear, int64_t n_rows, const int32_t*
   linear.ranks->sum(std::span(scratch.sums).first(static_cast<size_t>(n_rows * linear.n_out)));
 }
 
-}  // namespace
-
-void apply_static_over_ranks(const LinearWeights& linear, const ConstMatrixF32& x,
-                             const MatrixF32& y, ThreadTeam& team) {
+void apply_static(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
+                  ThreadTeam& team) {
   Scratch& scratch = scratch_of(x, y);
   quant::quantize_rows(x, linear.activation, scratch.codes.data(), linear.n_in, team);
   sums_over_ranks(linear, x.n_rows, linear.quant_bias, scratch, team);
@@ -65,8 +63,8 @@ void apply_static_over_ranks(const LinearWeights& linear, const ConstMatrixF32& 
   });
 }
 
-void apply_dynamic_over_ranks(const LinearWeights& linear, const ConstMatrixF32& x,
-                              const MatrixF32& y, ThreadTeam& team) {
+void apply_scaled_rows(const LinearWeights& linear, const ConstMatrixF32& x, const MatrixF32& y,
+                       ThreadTeam& team) {
   Scratch& scratch = scratch_of(x, y);
   float* row_scale = scratch.row_scale.data();
   quant::row_maxima(x, row_scale, team);
@@ -81,6 +79,14 @@ void apply_dynamic_over_ranks(const LinearWeights& linear, const ConstMatrixF32&
       if (linear.bias != nullptr) to[i] += linear.bias[i];
     }
   });
+}
+
+}  // namespace
+
+void apply_codes_over_ranks(const LinearWeights& linear, InputForm form, const ConstMatrixF32& x,
+                            const MatrixF32& y, ThreadTeam& team) {
+  if (form == InputForm::kStaticCodes) return apply_static(linear, x, y, team);
+  apply_scaled_rows(linear, x, y, team);
 }
 
 void sum_over_ranks(Communicator& ranks, const MatrixF32& y) {

@@ -18,6 +18,8 @@ struct ActivationRule {
   float offset = 0.0F;         ///< integer-valued
   bool by_reciprocal = false;  ///< which formula
   float reciprocal = 1.0F;     ///< of scale, as the engine rounds it; read where by_reciprocal
+
+  bool operator==(const ActivationRule&) const = default;
 };
 
 /// Quantizes x, [m, k], to `codes`, [m, k] row-major with `codes_stride` elements from row to row
