@@ -1,9 +1,8 @@
 #include "runtime/model/coded_linear.h"
 
-#include <vector>
-
 #include "quant/kernels/gemm_w8a8/gemm_w8a8.h"
 #include "quant/kernels/gemm_w8a8sc/gemm_w8a8sc.h"
+#include "quant/kernels/huge_vector.h"
 
 namespace llmq::runtime {
 namespace {
@@ -45,7 +44,7 @@ void multiply_scaled_rows(const LinearWeights& linear, const CodedRows& x, const
 }
 
 template <typename T>
-T* grown(std::vector<T>& vector, int64_t size) {
+T* grown(quant::HugeVector<T>& vector, int64_t size) {
   if (vector.size() < static_cast<size_t>(size)) vector.resize(static_cast<size_t>(size));
   return vector.data();
 }
@@ -53,8 +52,8 @@ T* grown(std::vector<T>& vector, int64_t size) {
 }  // namespace
 
 CodedRows coded_room(int64_t n_rows, int64_t n_cols) {
-  static thread_local std::vector<int8_t> codes;
-  static thread_local std::vector<float> scales;
+  static thread_local quant::HugeVector<int8_t> codes;
+  static thread_local quant::HugeVector<float> scales;
   return {grown(codes, n_rows * n_cols), grown(scales, n_rows), n_rows, n_cols};
 }
 

@@ -204,7 +204,7 @@ void DecoderRunner::feed_forward(const LayerWeights& weights, const MatrixF32& h
   add_rows(readable(normed), hidden, team_);
 }
 
-MatrixF32 DecoderRunner::scratch(std::vector<float>& buffer, int64_t n_cols) const {
+MatrixF32 DecoderRunner::scratch(quant::HugeVector<float>& buffer, int64_t n_cols) const {
   const auto size = static_cast<size_t>(n_rows_ * n_cols);
   if (buffer.size() < size) buffer.resize(size);
   return {buffer.data(), n_rows_, n_cols, n_cols};

@@ -7,6 +7,7 @@
 
 #include "formats/model_config.h"
 #include "quant/kernels/gemm_f32/matrix_f32.h"
+#include "quant/kernels/huge_vector.h"
 #include "quant/kernels/thread_team.h"
 #include "runtime/attention/attention.h"
 #include "runtime/attention/rope.h"
@@ -58,7 +59,7 @@ class DecoderRunner {
   void clear_padded_heads(const quant::MatrixF32& mixed);
   void project_qkv(const LayerWeights& weights, LinearRows& normed);
   void rotate_and_store(const LayerWeights& weights, int64_t cache_layer);
-  quant::MatrixF32 scratch(std::vector<float>& buffer, int64_t n_cols) const;
+  quant::MatrixF32 scratch(quant::HugeVector<float>& buffer, int64_t n_cols) const;
 
   const formats::ModelConfig& config_;
   quant::ThreadTeam& team_;
@@ -69,15 +70,15 @@ class DecoderRunner {
   int64_t n_rows_ = 0;
   std::vector<int64_t> positions_;  // [n_rows]
   std::vector<PhaseRun> runs_;
-  std::vector<float> normed_;   // [n_rows, hidden]; also what o and down give
-  std::vector<float> q_;        // [n_rows, n_heads·head_dim]
-  std::vector<float> k_;        // [n_rows, n_kv_heads·head_dim]
-  std::vector<float> v_;        // [n_rows, n_kv_heads·head_dim]
-  std::vector<float> mixed_;    // [n_rows, n_heads·head_dim]
-  std::vector<float> gate_;     // [n_rows, intermediate]
-  std::vector<float> up_;       // [n_rows, intermediate]
-  std::vector<float> qkv_;      // [n_rows, (n_heads + 2·n_kv_heads)·head_dim], where fused
-  std::vector<float> experts_;  // [n_rows, hidden], where a layer has experts
+  quant::HugeVector<float> normed_;   // [n_rows, hidden]; also what o and down give
+  quant::HugeVector<float> q_;        // [n_rows, n_heads·head_dim]
+  quant::HugeVector<float> k_;        // [n_rows, n_kv_heads·head_dim]
+  quant::HugeVector<float> v_;        // [n_rows, n_kv_heads·head_dim]
+  quant::HugeVector<float> mixed_;    // [n_rows, n_heads·head_dim]
+  quant::HugeVector<float> gate_;     // [n_rows, intermediate]
+  quant::HugeVector<float> up_;       // [n_rows, intermediate]
+  quant::HugeVector<float> qkv_;      // [n_rows, (n_heads + 2·n_kv_heads)·head_dim], where fused
+  quant::HugeVector<float> experts_;  // [n_rows, hidden], where a layer has experts
   MoeRunner moe_;
 };
 

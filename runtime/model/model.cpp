@@ -8,6 +8,7 @@
 
 #include "formats/error.h"
 #include "formats/slicing.h"
+#include "quant/kernels/huge_vector.h"
 #include "runtime/attention/rope.h"
 #include "runtime/model/decoder.h"
 
@@ -140,10 +141,10 @@ struct Model::State {
   // Of the piece that is being run.
   std::vector<BatchSegment> segments;
   std::vector<RowOrigin> rows;
-  std::vector<float> hidden;
-  std::vector<float> logits;
-  std::vector<float> own_logits;  // of this rank's part of the vocabulary
-  std::vector<float> all_logits;  // of all ranks, one after the other
+  quant::HugeVector<float> hidden;
+  quant::HugeVector<float> logits;
+  quant::HugeVector<float> own_logits;  // of this rank's part of the vocabulary
+  quant::HugeVector<float> all_logits;  // of all ranks, one after the other
 };
 
 Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}

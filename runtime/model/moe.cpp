@@ -18,7 +18,7 @@ ConstMatrixF32 readable(const MatrixF32& m) {
   return {m.data, m.n_rows, m.n_cols, m.row_stride};
 }
 
-MatrixF32 scratch(std::vector<float>& buffer, int64_t n_rows, int64_t n_cols) {
+MatrixF32 scratch(quant::HugeVector<float>& buffer, int64_t n_rows, int64_t n_cols) {
   const auto size = static_cast<size_t>(n_rows * n_cols);
   if (buffer.size() < size) buffer.resize(size);
   return {buffer.data(), n_rows, n_cols, n_cols};

@@ -6,6 +6,7 @@
 
 #include "formats/model_config.h"
 #include "quant/kernels/gemm_f32/matrix_f32.h"
+#include "quant/kernels/huge_vector.h"
 #include "quant/kernels/thread_team.h"
 #include "runtime/model/layer_observer.h"
 #include "runtime/model/layer_weights.h"
@@ -63,17 +64,17 @@ class MoeRunner {
 
   const formats::ModelConfig& config_;
   quant::ThreadTeam& team_;
-  std::vector<float> logits_;          // [n, n_experts]
+  quant::HugeVector<float> logits_;    // [n, n_experts]
   std::vector<ExpertChoice> choices_;  // [n, n_experts_per_token]
   std::vector<int64_t> begins_;        // [n_experts + 1], slots of each expert
   std::vector<int64_t> rows_;          // [slots], the row that a slot holds
   std::vector<int64_t> slots_;         // [n, n_experts_per_token], the slot of each choice
   std::vector<Phase> phases_;          // [slots], of the rows that they hold
-  std::vector<float> gathered_;        // [slots, hidden]: what experts read, then what they give
-  std::vector<float> gate_;            // of one expert
-  std::vector<float> up_;              // of one expert
-  std::vector<float> shared_;          // [n, hidden]
-  std::vector<float> switches_;        // [n]
+  quant::HugeVector<float> gathered_;  // [slots, hidden]: what experts read, then what they give
+  quant::HugeVector<float> gate_;      // of one expert
+  quant::HugeVector<float> up_;        // of one expert
+  quant::HugeVector<float> shared_;    // [n, hidden]
+  quant::HugeVector<float> switches_;  // [n]
 };
 
 }  // namespace llmq::runtime

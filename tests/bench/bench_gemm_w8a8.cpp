@@ -13,6 +13,7 @@
 #include "quant/kernels/cpu.h"
 #include "quant/kernels/gemm_w8a8/gemm_w8a8.h"
 #include "quant/kernels/gemm_w8a8/quantize_rows.h"
+#include "quant/kernels/huge_vector.h"
 #include "tests/bench/floors.h"
 
 namespace llmq::bench {
@@ -34,7 +35,7 @@ struct Machine {
   Arena arena{kWeightsBytes};
   std::vector<int8_t> x;
   std::vector<float> scale;
-  std::vector<float> y;
+  HugeVector<float> y;
 };
 
 Machine& machine() {
