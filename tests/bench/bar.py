@@ -3,13 +3,15 @@
 
 FOLDER holds NAME@SET.json of Google Benchmark (one per program and instruction set) and
 llmq_NAME.json of `llmq bench --json`. A row of bar.json takes every benchmark whose name matches
-and that has its counter; the smallest value decides. Needs Python's own modules alone."""
+and that has its counter; the smallest value decides. A row that names no set is about what users run,
+the widest set measured; what the others reach is in the list below the table. Needs Python's own modules alone."""
 import json
 import pathlib
 import re
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
+SETS = ["scalar", "avx2", "avxvnni", "avx512vnni", "amx"]
 
 
 def kernel_rows(folder):
@@ -50,9 +52,9 @@ def end_to_end_rows(folder):
             elif key in single:
                 rows.append((f"llmq/{recipe}/batch:{one['batch_size']}/{at}", isa,
                              {"times_reference": one["decode_tokens_per_s"] / single[key]}))
-        if results:
-            rows.append((f"llmq/{recipe}/load/", results[0]["instruction_set"],
-                         {"gb_per_s": results[0]["load_gb_per_s"]}))
+        # Results of one run share a load.
+        for isa, rate in sorted({(one["instruction_set"], one["load_gb_per_s"]) for one in results}):
+            rows.append((f"llmq/{recipe}/load/", isa, {"gb_per_s": rate}))
     return rows
 
 
@@ -71,12 +73,13 @@ def verdict(row, worst):
 
 
 def table(bar, rows):
+    widest = max((isa for _, isa, _ in rows), key=SETS.index, default=SETS[0])
     lines = ["| what | worst | best | at least | aim | ratio to bar | |", "|---|---|---|---|---|---|---|"]
     for row in bar:
         counter = row["counter"]
         values = [counters[counter] for name, isa, counters in rows
                   if re.search(row["match"], name) and counter in counters
-                  and row.get("set", isa) == isa]
+                  and row.get("set", widest) == isa]
         limits = [shown(counter, row.get(key)) for key in ("least", "aim")]
         if not values:
             lines.append(f"| {row['what']} | | | {limits[0]} | {limits[1]} | | not measured |")
