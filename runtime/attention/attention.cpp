@@ -29,10 +29,12 @@ int64_t row_size_bytes(const KvCache& cache) {
   return layout.head_dim * static_cast<int64_t>(formats::dtype_size_bytes(layout.dtype));
 }
 
-quant::StoredRows stored_rows(const KvCache& cache, const KvRows& rows, int64_t n_rows) {
+/// `next` are the rows that are read after the n_rows first of `rows`.
+quant::StoredRows stored_rows(const KvCache& cache, const KvRows& rows, int64_t n_rows,
+                              const KvRows& next) {
   const bool is_float = cache.layout().dtype == DType::kF32;
   return {rows.data, is_float ? quant::RowType::kF32 : quant::RowType::kBf16, row_size_bytes(cache),
-          n_rows};
+          n_rows, next.data};
 }
 
 bool holds_codes(const KvCache& cache) {
@@ -202,14 +204,20 @@ void Attention::score_block(const AttentionArgs& args, const Tile& tile, const B
                         scratch.scores.data(), kKeysPerBlock);
     return;
   }
+  const auto keys_at = [&](int64_t key) {
+    return tile.cache->keys(args.cache_layer, tile.kv_head, keys.first + key);
+  };
+  // The same positions' values are read next.
+  const KvRows values = tile.cache->values(args.cache_layer, tile.kv_head, keys.first);
   for (int64_t done = 0; done < keys.n;) {
-    const KvRows page = tile.cache->keys(args.cache_layer, tile.kv_head, keys.first + done);
+    const KvRows page = keys_at(done);
     const int64_t n = std::min(page.n_rows, keys.n - done);
+    const KvRows next = done + n < keys.n ? keys_at(done + n) : values;
     quant::elementwise_kernels().dot_rows({.queries = scratch.q.data(),
                                            .query_stride = shape_.head_dim,
                                            .m = tile.n_tokens * group(),
                                            .d = shape_.head_dim,
-                                           .rows = stored_rows(*tile.cache, page, n),
+                                           .rows = stored_rows(*tile.cache, page, n, next),
                                            .scale = scale,
                                            .out = scratch.scores.data() + done,
                                            .out_stride = kKeysPerBlock});
@@ -243,14 +251,22 @@ void Attention::mix_keys(const AttentionArgs& args, const Tile& tile, const MixP
                          Scratch& scratch, const RowStates& states) const {
   const int64_t head_dim = shape_.head_dim;
   const int64_t row = part.first_token * group();
+  const auto values_at = [&](int64_t key) {
+    return tile.cache->values(args.cache_layer, tile.kv_head, part.first_key + key);
+  };
+  // The keys of the positions behind are read next.
+  const int64_t end = part.first_key + part.keys.end;
+  const KvRows keys =
+      tile.cache->has(end) ? tile.cache->keys(args.cache_layer, tile.kv_head, end) : KvRows{};
   for (int64_t at = part.keys.begin; at < part.keys.end;) {
-    const KvRows page = tile.cache->values(args.cache_layer, tile.kv_head, part.first_key + at);
+    const KvRows page = values_at(at);
     const int64_t n = std::min(page.n_rows, part.keys.end - at);
+    const KvRows next = at + n < part.keys.end ? values_at(at + n) : keys;
     quant::elementwise_kernels().add_rows({.p = scratch.scores.data() + row * kKeysPerBlock + at,
                                            .p_stride = kKeysPerBlock,
                                            .m = part.n_tokens * group(),
                                            .d = head_dim,
-                                           .rows = stored_rows(*tile.cache, page, n),
+                                           .rows = stored_rows(*tile.cache, page, n, next),
                                            .acc = states.mix + row * head_dim,
                                            .acc_stride = head_dim});
     at += n;

@@ -22,6 +22,8 @@ struct StoredRows {
   RowType type = RowType::kF32;
   int64_t row_size_bytes = 0;  ///< distance between rows
   int64_t n_rows = 0;
+  /// Rows that are read after these and are fetched meanwhile, never read; null: those behind.
+  const void* next = nullptr;
 };
 
 /// RMS normalization of one row (Zhang and Sennrich, arXiv 1910.07467):

@@ -8,6 +8,7 @@
 
 #include "quant/kernels/elementwise/elementwise.h"
 #include "quant/kernels/elementwise/exp_constants.h"
+#include "quant/kernels/elementwise/stored_rows.h"
 #include "quant/kernels/gemm_f32/lane_gemm.h"
 
 namespace llmq::quant {
@@ -78,9 +79,21 @@ inline float row_max(const float* x, int64_t n) {
 }
 
 inline float exp_sum(const float* x, float max, float* y, int64_t n) {
+  constexpr int kTogether = 4;  // exponentials that hide each other's latency
   const Vec shift = vec_set(max == -__builtin_inff() ? 0.0F : max);
   Vec sum = vec_set(0.0F);
   int64_t i = 0;
+  for (; i + kTogether * kLanes <= n; i += kTogether * kLanes) {
+    Vec e[kTogether];
+#pragma GCC unroll 4
+    for (int v = 0; v < kTogether; ++v)
+      e[v] = vec_exp(vec_sub(vec_load(x + i + v * kLanes), shift));
+#pragma GCC unroll 4
+    for (int v = 0; v < kTogether; ++v) {
+      vec_store(y + i + v * kLanes, e[v]);
+      sum = vec_add(sum, e[v]);
+    }
+  }
   for (; i + kLanes <= n; i += kLanes) {
     const Vec e = vec_exp(vec_sub(vec_load(x + i), shift));
     vec_store(y + i, e);
@@ -136,7 +149,7 @@ inline void rope(const RopeTask& task) {
 
 // dot_rows is the product of few rows: out [m, n_rows] with the stored rows as weights.
 template <class Values>
-inline void dot_typed_rows(const DotRowsTask& task) {
+inline void dot_streamed_rows(const DotRowsTask& task) {
   WeightRows rows;
   rows.data = static_cast<const unsigned char*>(task.rows.data);
   rows.row_size_bytes = task.rows.row_size_bytes;
@@ -157,13 +170,18 @@ inline void dot_typed_rows(const DotRowsTask& task) {
 }
 
 inline void dot_rows(const DotRowsTask& task) {
+  const int64_t n_turned = dot_turned_rows(task);
+  if (n_turned == task.rows.n_rows) return;
+  DotRowsTask rest = task;
+  rest.rows = rows_from(task.rows, n_turned, task.rows.n_rows - n_turned);
+  rest.out += n_turned;
   switch (task.rows.type) {
     case RowType::kF32:
-      return dot_typed_rows<F32Values>(task);
+      return dot_streamed_rows<F32Values>(rest);
     case RowType::kBf16:
-      return dot_typed_rows<Bf16Values>(task);
+      return dot_streamed_rows<Bf16Values>(rest);
     case RowType::kFp16:
-      return dot_typed_rows<Fp16Values>(task);
+      return dot_streamed_rows<Fp16Values>(rest);
   }
 }
 
@@ -171,15 +189,15 @@ inline void dot_rows(const DotRowsTask& task) {
 inline constexpr int64_t kRowsPerChunk = 64;
 
 // kSums accumulators by kVecs vectors of elements, kept in registers over all rows. The first
-// accumulators fetch the next chunk of rows.
+// accumulators fetch the rows that are read next.
 template <class Values, int kSums, int kVecs>
 inline void add_rows_block(const AddRowsTask& task, int64_t sum, int64_t begin) {
-  const int64_t ahead = sum == 0 ? kRowsPerChunk * task.rows.row_size_bytes : 0;
-  const auto* row =
-      static_cast<const unsigned char*>(task.rows.data) + begin / kLanes * Values::kStepBytes;
+  const auto* rows = static_cast<const unsigned char*>(task.rows.data);
+  const int64_t ahead = sum == 0 ? static_cast<const unsigned char*>(task.rows.next) - rows : 0;
+  const unsigned char* row = rows + begin / kLanes * Values::kStepBytes;
   float* first = task.acc + sum * task.acc_stride + begin;
   Vec acc[kSums * kVecs];
-#pragma GCC unroll 4
+#pragma GCC unroll 7
   for (int s = 0; s < kSums; ++s) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v)
@@ -190,17 +208,17 @@ inline void add_rows_block(const AddRowsTask& task, int64_t sum, int64_t begin) 
     for (int64_t b = 0; b < kVecs * Values::kStepBytes; b += 64)
       _mm_prefetch(reinterpret_cast<const char*>(row + ahead + b), _MM_HINT_T0);
     Vec p[kSums];
-#pragma GCC unroll 4
+#pragma GCC unroll 7
     for (int s = 0; s < kSums; ++s) p[s] = vec_set(task.p[(sum + s) * task.p_stride + j]);
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v) {
       const Vec value = vec_of(Values::load(row + v * Values::kStepBytes, {}));
-#pragma GCC unroll 4
+#pragma GCC unroll 7
       for (int s = 0; s < kSums; ++s) acc[s * kVecs + v] = vec_fma(p[s], value, acc[s * kVecs + v]);
     }
     row += task.rows.row_size_bytes;
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 7
   for (int s = 0; s < kSums; ++s) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v)
@@ -224,14 +242,20 @@ inline void add_rows_tail(const AddRowsTask& task, int64_t sum, int64_t begin) {
   vec_store(first, acc, count);
 }
 
+// Accumulators from `sum` on, kSums at a time and then fewer.
 template <class Values, int kSums>
 inline void add_rows_sums(const AddRowsTask& task, int64_t sum) {
-  int64_t i = 0;
-  for (; i + kVecsPerBlock * kLanes <= task.d; i += kVecsPerBlock * kLanes)
-    add_rows_block<Values, kSums, kVecsPerBlock>(task, sum, i);
-  for (; i + kLanes <= task.d; i += kLanes) add_rows_block<Values, kSums, 1>(task, sum, i);
-  if (i < task.d) {
-    for (int s = 0; s < kSums; ++s) add_rows_tail<Values>(task, sum + s, i);
+  for (; sum + kSums <= task.m; sum += kSums) {
+    int64_t i = 0;
+    for (; i + kVecsPerBlock * kLanes <= task.d; i += kVecsPerBlock * kLanes)
+      add_rows_block<Values, kSums, kVecsPerBlock>(task, sum, i);
+    for (; i + kLanes <= task.d; i += kLanes) add_rows_block<Values, kSums, 1>(task, sum, i);
+    if (i < task.d) {
+      for (int s = 0; s < kSums; ++s) add_rows_tail<Values>(task, sum + s, i);
+    }
+  }
+  if constexpr (kSums > 1) {
+    if (sum < task.m) add_rows_sums<Values, kSums - 1>(task, sum);
   }
 }
 
@@ -240,14 +264,9 @@ inline void add_typed_rows(const AddRowsTask& task) {
   AddRowsTask chunk = task;
   for (int64_t j = 0; j < task.rows.n_rows; j += kRowsPerChunk) {
     const int64_t n_left = task.rows.n_rows - j;
-    chunk.rows.data =
-        static_cast<const unsigned char*>(task.rows.data) + j * task.rows.row_size_bytes;
-    chunk.rows.n_rows = n_left < kRowsPerChunk ? n_left : kRowsPerChunk;
+    chunk.rows = rows_from(task.rows, j, n_left < kRowsPerChunk ? n_left : kRowsPerChunk);
     chunk.p = task.p + j;
-    int64_t sum = 0;
-    for (; sum + kSumsPerBlock <= task.m; sum += kSumsPerBlock)
-      add_rows_sums<Values, kSumsPerBlock>(chunk, sum);
-    for (; sum < task.m; ++sum) add_rows_sums<Values, 1>(chunk, sum);
+    add_rows_sums<Values, kSumsPerBlock>(chunk, 0);
   }
 }
 

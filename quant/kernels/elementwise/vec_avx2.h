@@ -3,6 +3,7 @@
 // Vec, 16 floats in two registers, as elementwise_simd.h needs it. Only for files compiled for
 // AVX2; internal linkage.
 
+#include "quant/kernels/elementwise/elementwise.h"
 #include "quant/kernels/gemm_f32/lanes_avx2.h"
 
 namespace llmq::quant {
@@ -13,6 +14,11 @@ using Vec = Lanes;
 // add_rows keeps 2 accumulators of 2 vectors in 8 of the 16 registers.
 inline constexpr int kSumsPerBlock = 2;
 inline constexpr int kVecsPerBlock = 2;
+
+// 16 registers are too few to turn rows in.
+inline int64_t dot_turned_rows(const DotRowsTask& /*task*/) {
+  return 0;
+}
 
 template <class Values>
 inline Lanes load_first(const unsigned char* p, int64_t count) {

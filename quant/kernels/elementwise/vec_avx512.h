@@ -3,6 +3,7 @@
 // Vec, 16 floats in one register, as elementwise_simd.h needs it. Only for files compiled for
 // AVX-512; internal linkage.
 
+#include "quant/kernels/elementwise/turned_rows_avx512.h"
 #include "quant/kernels/gemm_f32/lanes_avx512.h"
 
 namespace llmq::quant {
@@ -12,9 +13,10 @@ struct Vec {
   __m512 v;
 };
 
-// add_rows keeps 4 accumulators of 4 vectors and 4 broadcast factors in the 32 registers.
-inline constexpr int kSumsPerBlock = 4;
-inline constexpr int kVecsPerBlock = 4;
+// add_rows keeps 7 accumulators of 2 vectors and 7 broadcast factors in the 32 registers: the query
+// heads of a group are 7 or fewer in most models, and 2 vectors of bf16 are a cache line.
+inline constexpr int kSumsPerBlock = 7;
+inline constexpr int kVecsPerBlock = 2;
 
 template <class Values>
 inline __m512 load_first(const unsigned char* p, int64_t count) {

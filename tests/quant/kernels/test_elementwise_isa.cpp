@@ -218,8 +218,9 @@ INSTANTIATE_TEST_SUITE_P(Isa, Rows,
                          row_type_name);
 
 TEST_P(Rows, DotProductsGiveTheScalarBits) {
-  for (const int64_t d : {1, 16, 40, 64, 128}) {
-    for (const int64_t m : {1, 2, 7, 9}) {
+  // Several kernels share the queries and rows between them, by how many there are.
+  for (const int64_t d : {1, 16, 40, 64, 128, 256, 300}) {
+    for (const int64_t m : {1, 2, 3, 7, 9, 13}) {
       expect_scalar_bits([type = GetParam(), d, m](const ElementwiseKernels& k, int64_t n) {
         int64_t row_size = 0;
         const std::vector<unsigned char> rows = stored_rows(type, n, d, &row_size);
@@ -235,7 +236,7 @@ TEST_P(Rows, DotProductsGiveTheScalarBits) {
 
 TEST_P(Rows, WeightedSumsGiveTheScalarBits) {
   for (const int64_t d : {1, 16, 40, 64, 128}) {
-    for (const int64_t m : {1, 2, 7}) {
+    for (const int64_t m : {1, 2, 3, 6, 7, 12}) {
       expect_scalar_bits([type = GetParam(), d, m](const ElementwiseKernels& k, int64_t n) {
         int64_t row_size = 0;
         const std::vector<unsigned char> rows = stored_rows(type, n, d, &row_size);
@@ -245,6 +246,30 @@ TEST_P(Rows, WeightedSumsGiveTheScalarBits) {
         return acc;
       });
     }
+  }
+}
+
+TEST_P(Rows, TheRowsThatAreReadNextAreOnlyFetched) {
+  constexpr int64_t kRows = 70;
+  constexpr int64_t kDim = 40;
+  constexpr int64_t kQueries = 5;
+  int64_t row_size = 0;
+  const std::vector<unsigned char> rows = stored_rows(GetParam(), kRows, kDim, &row_size);
+  const std::vector<float> q = normal_values(kQueries * kDim, 20);
+  const std::vector<float> p = normal_values(kQueries * kRows, 21);
+  const auto run = [&](const ElementwiseKernels& k, const void* next) {
+    const StoredRows stored{rows.data(), GetParam(), row_size, kRows, next};
+    std::vector<float> scores(kQueries * kRows);
+    std::vector<float> sums(kQueries * kDim);
+    k.dot_rows({q.data(), kDim, kQueries, kDim, stored, 1.0F, scores.data(), kRows});
+    k.add_rows({p.data(), kRows, kQueries, kDim, stored, sums.data(), kDim});
+    scores.insert(scores.end(), sums.begin(), sums.end());
+    return scores;
+  };
+  const std::vector<float> expected = run(kElementwiseScalar, nullptr);
+  const auto* nowhere = reinterpret_cast<const void*>(uintptr_t{64});
+  for (const Isa isa : supported_isas()) {
+    EXPECT_TRUE(same_bits(run(elementwise_kernels(isa), nowhere), expected)) << isa_name(isa);
   }
 }
 
