@@ -83,6 +83,7 @@ void Attention::prepare_scratch(ThreadTeam& team) {
   const auto head_dim = static_cast<size_t>(shape_.head_dim);
   scratch_.resize(static_cast<size_t>(team.n_threads()));
   for (Scratch& scratch : scratch_) {
+    scratch.tile = nullptr;
     scratch.q.resize(n_rows * head_dim);
     scratch.scores.resize(n_rows * kKeysPerBlock);
     scratch.block.resize(n_rows * (head_dim + 2));
@@ -151,6 +152,8 @@ void Attention::run_blocks(const AttentionArgs& args, ThreadTeam& team) {
 
 void Attention::gather_queries(const AttentionArgs& args, const Tile& tile,
                                Scratch& scratch) const {
+  if (scratch.tile == &tile) return;
+  scratch.tile = &tile;
   const int64_t n = group() * shape_.head_dim;
   for (int64_t token = 0; token < tile.n_tokens; ++token) {
     const float* from =

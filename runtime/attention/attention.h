@@ -109,11 +109,12 @@ class Attention {
   };
 
   struct Scratch {
-    std::vector<float> q;       // [rows_per_tile, head_dim], scaled by 1/√head_dim
-    std::vector<float> scores;  // [rows_per_tile, kKeysPerBlock]
-    CodeAttention codes;        // where the cache has codes
-    std::vector<float> block;   // RowStates of one block
-    std::vector<float> total;   // RowStates of the blocks so far
+    const Tile* tile = nullptr;  // whose queries are gathered
+    std::vector<float> q;        // [rows_per_tile, head_dim]
+    std::vector<float> scores;   // [rows_per_tile, kKeysPerBlock]
+    CodeAttention codes;         // where the cache has codes
+    std::vector<float> block;    // RowStates of one block
+    std::vector<float> total;    // RowStates of the blocks so far
   };
 
   void plan(const AttentionArgs& args);

@@ -12,6 +12,7 @@ namespace llmq::runtime {
 namespace {
 
 constexpr float kQuerySteps = 32767.0F;
+constexpr float kRoundMagic = 12582912.0F;  // 1.5 · 2^23
 constexpr float kWeightSteps = 32767.0F;
 constexpr float kFaWeightSteps = 127.0F;
 
@@ -76,18 +77,20 @@ void CodeAttention::take_queries(const CodeHead& head, std::span<const float> qu
 
 void CodeAttention::encode_float(const CodeHead& head, std::span<const float> query, int64_t row) {
   const std::span<const float> scale = head.cache->key_lanes(head.layer, head.kv_head).scale;
-  std::array<float, kMaxLanes> scaled{};
+  std::array<float, kMaxLanes> room;
+  float* const scaled = room.data();
   float largest = 0.0F;
   for (size_t i = 0; i < query.size(); ++i) {
-    scaled.at(i) = query[i] * scale[i];
-    largest = std::max(largest, std::fabs(scaled.at(i)));
+    scaled[i] = query[i] * scale[i];
+    largest = std::max(largest, std::fabs(scaled[i]));
   }
   // A row of zeros has any step.
   const float step = largest > 0.0F ? largest / kQuerySteps : 1.0F;
   int16_t* codes = queries_.data() + row * 2 * n_lane_pairs_;
   for (size_t i = 0; i < query.size(); ++i) {
-    // NaN compares false and becomes the lower limit, whatever the instruction set.
-    float code = std::nearbyint(scaled.at(i) / step);
+    // To nearest even, as a sum that has no place for a fraction. NaN compares false and becomes
+    // the lower limit, whatever the instruction set.
+    float code = (scaled[i] / step + kRoundMagic) - kRoundMagic;
     code = code > -kQuerySteps ? code : -kQuerySteps;
     code = code < kQuerySteps ? code : kQuerySteps;
     codes[i] = static_cast<int16_t>(code);
@@ -161,14 +164,15 @@ void CodeAttention::mix(const CodeHead& head, const PositionRange& positions, co
   value_sums_.assign(static_cast<size_t>(n_rows_ * n_lanes), 0);
   const quant::CodeSumsKernels& kernels = quant::code_sums_kernels(quant::active_isa());
   const float steps = head.fa != nullptr ? kFaWeightSteps : kWeightSteps;
-  for (int64_t row = 0; row < n_rows_; ++row) {
-    weight_sums_[static_cast<size_t>(row)] =
-        kernels.weight_codes({.weights = weights + row * stride,
-                              .n = positions.n,
-                              .steps = steps,
-                              .carries = head.fa == nullptr,
-                              .codes = weights_.data() + row * kMaxPositions});
-  }
+  kernels.weight_codes({.weights = weights,
+                        .weights_stride = stride,
+                        .m = n_rows_,
+                        .n = positions.n,
+                        .steps = steps,
+                        .carries = head.fa == nullptr,
+                        .codes = weights_.data(),
+                        .codes_stride = kMaxPositions,
+                        .sums = weight_sums_.data()});
   const auto values_at = [&](int64_t position) {
     return head.cache->value_codes(head.layer, head.kv_head, position);
   };

@@ -1,11 +1,5 @@
-// GCC 12 takes the undefined operand of its own intrinsics for a mistake of ours.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-
-#include <immintrin.h>
-
 #include "quant/kernels/attention/code_sums_simd.h"
+#include "quant/kernels/intrinsics_avx512.h"
 
 namespace llmq::quant {
 namespace {

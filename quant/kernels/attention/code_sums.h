@@ -73,15 +73,20 @@ struct ScoresTask {
   int64_t scores_stride = 0;        ///< elements between rows of scores
 };
 
-/// Weights of softmax as integers: code[i] = min(rint(w[i]·steps + left), steps), 0 where w[i] is
-/// not above 0. With `carries`, `left` is what rounding left over of the weight above 0 before it
-/// in lane i mod 16 (exact − code), so that many small weights keep their sum; else it is 0.
+/// Weights of softmax as integers, for every row: code[i] = min(rint(w[i]·steps + left), steps), 0
+/// where w[i] is not above 0. With `carries`, `left` is what rounding left over of the weight above
+/// 0 before it in lane i mod 16 (exact − code), so that many small weights keep their sum; else it
+/// is 0.
 struct WeightCodesTask {
-  const float* weights = nullptr;  ///< [n], at most 1
-  int64_t n = 0;                   ///< at most 2^16
-  float steps = 0.0F;              ///< at most 32767
+  const float* weights = nullptr;  ///< [m, n], at most 1
+  int64_t weights_stride = 0;      ///< elements between rows of weights
+  int64_t m = 0;
+  int64_t n = 0;       ///< at most 2^16
+  float steps = 0.0F;  ///< at most 32767
   bool carries = false;
-  int16_t* codes = nullptr;  ///< [n], overwritten
+  int16_t* codes = nullptr;  ///< [m, n], overwritten
+  int64_t codes_stride = 0;  ///< elements between rows of codes
+  int32_t* sums = nullptr;   ///< [m], overwritten by the sums of the rows' codes
 };
 
 /// The operations for one instruction set.
@@ -90,8 +95,7 @@ struct CodeSumsKernels {
   void (*key_sums)(const KeySumsTask& task) = nullptr;
   void (*value_sums)(const ValueSumsTask& task) = nullptr;
   void (*scores)(const ScoresTask& task) = nullptr;
-  /// Returns the sum of the codes.
-  int32_t (*weight_codes)(const WeightCodesTask& task) = nullptr;
+  void (*weight_codes)(const WeightCodesTask& task) = nullptr;
 };
 
 /// The table for `isa`: kAvx2 serves kAvxVnni, kAvx512Vnni serves kAmx. `isa` must be supported by

@@ -11,6 +11,7 @@
 //   Floats of as many lanes as Sums: zero_floats, all, floats_of(Sums − int32), multiply;
 //   Sums weight_codes(weights, steps, carries, left): see WeightCodesTask; store_codes.
 
+#include <cstddef>
 #include <cstdint>
 
 #include "quant/kernels/attention/code_sums.h"
@@ -182,37 +183,55 @@ void scores(const ScoresTask& task) {
   }
 }
 
-template <class Lines>
-int32_t weight_codes(const WeightCodesTask& task) {
+// kRows rows side by side, since what is left over makes a chain of each.
+template <class Lines, int kRows>
+inline void weight_rows(const WeightCodesTask& task, int64_t row) {
   constexpr int kParts = kWeightLanes / Lines::kLanes;
   const auto steps = Lines::all(task.steps);
-  typename Lines::Floats left[kParts];
-  typename Lines::Sums total = Lines::zero();
-  for (int part = 0; part < kParts; ++part) left[part] = Lines::all(0.0F);
-  const auto round = [&](const float* weights, int16_t* codes) {
+  typename Lines::Floats left[kRows][kParts];
+  typename Lines::Sums total[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    total[r] = Lines::zero();
+    for (int part = 0; part < kParts; ++part) left[r][part] = Lines::all(0.0F);
+  }
+  const auto round = [&](int r, const float* weights, int16_t* codes)
+      __attribute__((always_inline)) {
 #pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
       const auto sums = Lines::weight_codes(Lines::load_floats(weights + part * Lines::kLanes),
-                                            steps, task.carries, left[part]);
+                                            steps, task.carries, left[r][part]);
       Lines::store_codes(codes + part * Lines::kLanes, sums);
-      total = Lines::plus(total, sums);
+      total[r] = Lines::plus(total[r], sums);
     }
   };
-  int64_t i = 0;
-  for (; i + kWeightLanes <= task.n; i += kWeightLanes) round(task.weights + i, task.codes + i);
-  if (i < task.n) {
-    float weights[kWeightLanes] = {};
-    int16_t codes[kWeightLanes];
-    const auto count = static_cast<size_t>(task.n - i);
-    __builtin_memcpy(weights, task.weights + i, count * sizeof(float));
-    round(weights, codes);
-    __builtin_memcpy(task.codes + i, codes, count * sizeof(int16_t));
+  const float* weights = task.weights + row * task.weights_stride;
+  int16_t* codes = task.codes + row * task.codes_stride;
+  const int64_t n_whole = task.n / kWeightLanes * kWeightLanes;
+  for (int64_t i = 0; i < n_whole; i += kWeightLanes) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r)
+      round(r, weights + r * task.weights_stride + i, codes + r * task.codes_stride + i);
   }
-  int32_t lanes[Lines::kLanes];
-  Lines::store_sums(lanes, total);
-  int32_t sum = 0;
-  for (const int32_t lane : lanes) sum += lane;
-  return sum;
+  for (int r = 0; r < kRows; ++r) {
+    float last[kWeightLanes] = {};
+    int16_t last_codes[kWeightLanes];
+    const auto count = static_cast<size_t>(task.n - n_whole);
+    __builtin_memcpy(last, weights + r * task.weights_stride + n_whole, count * sizeof(float));
+    round(r, last, last_codes);
+    __builtin_memcpy(codes + r * task.codes_stride + n_whole, last_codes, count * sizeof(int16_t));
+    int32_t lanes[Lines::kLanes];
+    Lines::store_sums(lanes, total[r]);
+    int32_t sum = 0;
+    for (const int32_t lane : lanes) sum += lane;
+    task.sums[row + r] = sum;
+  }
+}
+
+template <class Lines>
+void weight_codes(const WeightCodesTask& task) {
+  int64_t row = 0;
+  for (; row + 4 <= task.m; row += 4) weight_rows<Lines, 4>(task, row);
+  for (; row < task.m; ++row) weight_rows<Lines, 1>(task, row);
 }
 
 }  // namespace

@@ -44,21 +44,24 @@ void scores(const ScoresTask& task) {
   }
 }
 
-int32_t weight_codes(const WeightCodesTask& task) {
-  float left[kWeightLanes] = {};
-  int32_t total = 0;
-  for (int64_t i = 0; i < task.n; ++i) {
-    task.codes[i] = 0;
-    const float weight = task.weights[i];
-    if (!(weight > 0.0F)) continue;
-    const float exact = weight * task.steps + left[i % kWeightLanes];
-    const float rounded = std::nearbyint(exact);
-    const float code = rounded < task.steps ? rounded : task.steps;
-    if (task.carries) left[i % kWeightLanes] = exact - code;
-    task.codes[i] = static_cast<int16_t>(code);
-    total += task.codes[i];
+void weight_codes(const WeightCodesTask& task) {
+  for (int64_t row = 0; row < task.m; ++row) {
+    float left[kWeightLanes] = {};
+    int32_t total = 0;
+    int16_t* codes = task.codes + row * task.codes_stride;
+    for (int64_t i = 0; i < task.n; ++i) {
+      codes[i] = 0;
+      const float weight = task.weights[row * task.weights_stride + i];
+      if (!(weight > 0.0F)) continue;
+      const float exact = weight * task.steps + left[i % kWeightLanes];
+      const float rounded = std::nearbyint(exact);
+      const float code = rounded < task.steps ? rounded : task.steps;
+      if (task.carries) left[i % kWeightLanes] = exact - code;
+      codes[i] = static_cast<int16_t>(code);
+      total += codes[i];
+    }
+    task.sums[row] = total;
   }
-  return total;
 }
 
 }  // namespace

@@ -20,9 +20,9 @@ inline constexpr int64_t kMostTurned = 256;     // elements of a row; 32 KiB of 
 inline constexpr int64_t kFewestTurnedFor = 3;  // queries; turning costs as much as a few of them
 inline constexpr int kTurnedQueries = 7;        // by two registers of rows
 
-// Element i of row r goes to turned[i, r]; what lies `ahead` bytes behind is fetched meanwhile.
-inline void turn_rows(const unsigned char* rows, int64_t row_size_bytes, int64_t d, int64_t ahead,
-                      float* turned) {
+// Element i of row r goes to turned[i, r].
+inline void turn_rows(const unsigned char* rows, int64_t row_size_bytes, int64_t d,
+                      const char* next, float* turned) {
   const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
   for (int64_t begin = 0; begin < d; begin += 2 * kLanes) {
     const int64_t count = d - begin < 2 * kLanes ? d - begin : 2 * kLanes;
@@ -33,7 +33,8 @@ inline void turn_rows(const unsigned char* rows, int64_t row_size_bytes, int64_t
 #pragma GCC unroll 16
       for (int r = 0; r < kLanes; ++r) {
         lines[r] = _mm512_maskz_loadu_epi16(mask, from);
-        _mm_prefetch(reinterpret_cast<const char*>(from + ahead), _MM_HINT_T0);
+        _mm_prefetch(next, _MM_HINT_T0);
+        next += 32;
         from += row_size_bytes;
       }
       transpose_words(lines);
@@ -48,9 +49,11 @@ inline void turn_rows(const unsigned char* rows, int64_t row_size_bytes, int64_t
   }
 }
 
-// Dot products of kQueries queries with the turned rows.
+// Dot products of kQueries queries with the turned rows. Meanwhile `next` is fetched, as many cache
+// lines as these rows have: one for each element, so that memory is busy all the time.
 template <int kQueries>
-inline void dot_turned(const DotRowsTask& task, int64_t query, const float* turned, float* out) {
+inline void dot_turned(const DotRowsTask& task, int64_t query, const float* turned,
+                       const char* next, float* out) {
   constexpr int kSums = 2 * kQueries;
   const float* queries = task.queries + query * task.query_stride;
   float waiting[4][kSums][kLanes];  // sums of the tree, a level each, for their other half
@@ -61,6 +64,8 @@ inline void dot_turned(const DotRowsTask& task, int64_t query, const float* turn
 #pragma GCC unroll 14
     for (int s = 0; s < kSums; ++s) sums[s] = _mm512_setzero_ps();
     for (int64_t i = lane; i < task.d; i += kLanes) {
+      _mm_prefetch(next, _MM_HINT_T0);
+      next += 32;
       const __m512 low = _mm512_loadu_ps(turned + i * kTurnedRows);
       const __m512 high = _mm512_loadu_ps(turned + i * kTurnedRows + kLanes);
 #pragma GCC unroll 7
@@ -93,11 +98,11 @@ inline void dot_turned(const DotRowsTask& task, int64_t query, const float* turn
 // Queries from `query` on, kQueries at a time and then fewer.
 template <int kQueries>
 inline void dot_turned_queries(const DotRowsTask& task, int64_t query, const float* turned,
-                               float* out) {
+                               const char* next, float* out) {
   for (; query + kQueries <= task.m; query += kQueries)
-    dot_turned<kQueries>(task, query, turned, out);
+    dot_turned<kQueries>(task, query, turned, next, out);
   if constexpr (kQueries > 1) {
-    if (query < task.m) dot_turned_queries<kQueries - 1>(task, query, turned, out);
+    if (query < task.m) dot_turned_queries<kQueries - 1>(task, query, turned, next, out);
   }
 }
 
@@ -109,10 +114,10 @@ inline int64_t dot_turned_rows(const DotRowsTask& task) {
   int64_t row = 0;
   for (; row + kTurnedRows <= task.rows.n_rows; row += kTurnedRows) {
     const StoredRows rest = rows_from(task.rows, row, kTurnedRows);
-    const auto* rows = static_cast<const unsigned char*>(rest.data);
-    turn_rows(rows, rest.row_size_bytes, task.d,
-              static_cast<const unsigned char*>(rest.next) - rows, turned);
-    dot_turned_queries<kTurnedQueries>(task, 0, turned, task.out + row);
+    turn_rows(static_cast<const unsigned char*>(rest.data), rest.row_size_bytes, task.d,
+              static_cast<const char*>(rest.next), turned);
+    dot_turned_queries<kTurnedQueries>(
+        task, 0, turned, static_cast<const char*>(rest.next) + 32 * task.d, task.out + row);
   }
   return row;
 }

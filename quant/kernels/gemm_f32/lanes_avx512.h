@@ -4,18 +4,10 @@
 // a sum. Only for files compiled for AVX-512; everything has internal linkage, so that no wider
 // instruction can be linked into code for other machines.
 
-// GCC 12 takes the undefined source operands inside its own AVX-512 header for mistakes of ours.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-
 #include <cstdint>
 
 #include "quant/kernels/gemm_f32/lane_gemm.h"
+#include "quant/kernels/intrinsics_avx512.h"
 
 namespace llmq::quant {
 namespace {

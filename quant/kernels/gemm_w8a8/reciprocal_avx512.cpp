@@ -1,15 +1,7 @@
-// GCC 12 takes the undefined source operands inside its own AVX-512 header for mistakes of ours.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-
 #include <cstdint>
 
 #include "quant/kernels/gemm_w8a8/reciprocal_kernels.h"
+#include "quant/kernels/intrinsics_avx512.h"
 
 namespace llmq::quant {
 namespace {

@@ -2,15 +2,7 @@
 // expansion. A step waits for its look-ups and a multiplication, so that several streams are
 // decoded at once, each filling the time that the others wait.
 
-// GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes.
-#pragma GCC diagnostic push
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-
+#include "quant/kernels/intrinsics_avx512.h"
 #include "quant/kernels/rans/rans.h"
 
 namespace llmq::quant::detail {

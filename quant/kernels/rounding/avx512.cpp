@@ -1,16 +1,8 @@
 // AVX-512 (F, BW, DQ, VL): one register holds the 16 lanes of the canonical sums.
 
-// GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes.
-#pragma GCC diagnostic push
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-
 #include <cstdint>
 
+#include "quant/kernels/intrinsics_avx512.h"
 #include "quant/kernels/rounding/rounding.h"
 
 namespace llmq::quant {

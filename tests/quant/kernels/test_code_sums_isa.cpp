@@ -155,8 +155,8 @@ TEST(IsaCodeSums, scores_are_those_of_scalar) {
 }
 
 /// Weights from 0 to 1 over many magnitudes, some of them 0 or no numbers.
-std::vector<float> softmax_weights(int64_t n) {
-  std::mt19937 random(static_cast<uint32_t>(n));
+std::vector<float> softmax_weights(int64_t n, int64_t seed) {
+  std::mt19937 random(static_cast<uint32_t>(seed));
   std::uniform_real_distribution<float> exponent(-20.0F, 0.0F);
   std::vector<float> weights(static_cast<size_t>(n));
   for (float& weight : weights) weight = random() % 5 == 0 ? 0.0F : std::exp(exponent(random));
@@ -167,18 +167,25 @@ std::vector<float> softmax_weights(int64_t n) {
 
 TEST(IsaCodeSums, weight_codes_are_those_of_scalar) {
   for (const int64_t n : {0, 1, 15, 16, 17, 100, 512}) {
-    const std::vector<float> weights = softmax_weights(n);
-    for (const bool carries : {false, true}) {
-      const auto codes = [&](Isa isa) {
-        std::vector<int16_t> out(static_cast<size_t>(n + 1), 99);
-        const int32_t sum = code_sums_kernels(isa).weight_codes(
-            {weights.data(), n, carries ? 32767.0F : 127.0F, carries, out.data()});
-        EXPECT_EQ(out.back(), 99);
-        EXPECT_EQ(std::accumulate(out.begin(), out.end() - 1, 0), sum);
-        return out;
-      };
-      for (const Isa isa : supported_isas())
-        EXPECT_EQ(codes(isa), codes(Isa::kScalar)) << isa_name(isa) << ' ' << n;
+    for (const int64_t m : {1, 3, 4, 7, 9}) {
+      const std::vector<float> weights = softmax_weights(m * (n + 2), n);
+      for (const bool carries : {false, true}) {
+        const auto codes = [&](Isa isa) {
+          std::vector<int16_t> out(static_cast<size_t>(m * (n + 1)), 99);
+          std::vector<int32_t> sums(static_cast<size_t>(m));
+          code_sums_kernels(isa).weight_codes({weights.data(), n + 2, m, n,
+                                               carries ? 32767.0F : 127.0F, carries, out.data(),
+                                               n + 1, sums.data()});
+          for (int64_t row = 0; row < m; ++row) {
+            const auto first = out.begin() + row * (n + 1);
+            EXPECT_EQ(first[n], 99);
+            EXPECT_EQ(std::accumulate(first, first + n, 0), sums[static_cast<size_t>(row)]);
+          }
+          return out;
+        };
+        for (const Isa isa : supported_isas())
+          EXPECT_EQ(codes(isa), codes(Isa::kScalar)) << isa_name(isa) << ' ' << m << ' ' << n;
+      }
     }
   }
 }
@@ -187,11 +194,14 @@ TEST(CodeSums, small_weights_keep_their_sum_where_rounding_is_carried) {
   const int64_t n = 512;
   const std::vector<float> weights(static_cast<size_t>(n), 0.3F / 32767);
   std::vector<int16_t> codes(static_cast<size_t>(n));
-  WeightCodesTask task{weights.data(), n, 32767.0F, false, codes.data()};
-  EXPECT_EQ(code_sums_kernels(Isa::kScalar).weight_codes(task), 0);
+  int32_t sum = -1;
+  WeightCodesTask task{weights.data(), n, 1, n, 32767.0F, false, codes.data(), n, &sum};
+  code_sums_kernels(Isa::kScalar).weight_codes(task);
+  EXPECT_EQ(sum, 0);
   task.carries = true;
+  code_sums_kernels(Isa::kScalar).weight_codes(task);
   // 153.6, less than a half for each of the 16 lanes.
-  EXPECT_NEAR(code_sums_kernels(Isa::kScalar).weight_codes(task), 153.6, 8.0);
+  EXPECT_NEAR(sum, 153.6, 8.0);
   for (const int16_t code : codes) EXPECT_LE(code, 1);
 }
 
