@@ -278,17 +278,27 @@ void Attention::mix_keys(const AttentionArgs& args, const Tile& tile, const MixP
 
 void Attention::merge(const RowStates& block, int64_t n_rows, const RowStates& total) const {
   const int64_t head_dim = shape_.head_dim;
-  for (int64_t row = 0; row < n_rows; ++row) {
-    if (block.sum[row] == 0.0F) continue;
-    const float max = std::max(block.max[row], total.max[row]);
-    std::array<float, 2> factors{total.max[row] - max, block.max[row] - max};
-    quant::elementwise_kernels().exp(factors.data(), factors.data(), 2);
-    const auto [keep, add] = factors;
-    total.max[row] = max;
-    total.sum[row] = total.sum[row] * keep + block.sum[row] * add;
-    float* mix = total.mix + row * head_dim;
-    const float* more = block.mix + row * head_dim;
-    for (int64_t i = 0; i < head_dim; ++i) mix[i] = mix[i] * keep + more[i] * add;
+  std::array<float, 2 * kRowsPerTile> factors;
+  for (int64_t first = 0; first < n_rows; first += kRowsPerTile) {
+    const int64_t n = std::min(n_rows - first, kRowsPerTile);
+    float* keep = factors.data();
+    float* add = keep + n;
+    for (int64_t i = 0; i < n; ++i) {
+      const float max = std::max(block.max[first + i], total.max[first + i]);
+      keep[i] = total.max[first + i] - max;
+      add[i] = block.max[first + i] - max;
+    }
+    quant::elementwise_kernels().exp(keep, keep, 2 * n);
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t row = first + i;
+      if (block.sum[row] == 0.0F) continue;
+      total.max[row] = std::max(block.max[row], total.max[row]);
+      total.sum[row] = total.sum[row] * keep[i] + block.sum[row] * add[i];
+      float* mix = total.mix + row * head_dim;
+      const float* more = block.mix + row * head_dim;
+      for (int64_t lane = 0; lane < head_dim; ++lane)
+        mix[lane] = mix[lane] * keep[i] + more[lane] * add[i];
+    }
   }
 }
 

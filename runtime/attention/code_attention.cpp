@@ -158,8 +158,8 @@ void CodeAttention::score(const CodeHead& head, const PositionRange& positions, 
 void CodeAttention::mix(const CodeHead& head, const PositionRange& positions, const float* weights,
                         int64_t stride, float* mix) {
   const int64_t n_lanes = 2 * n_lane_pairs_;
-  grow(weights_, n_rows_ * kMaxPositions);
-  grow(page_weights_, n_rows_ * (kMaxPositions + 2));
+  grow(weights_, n_rows_ * kWeightStride);
+  grow(page_weights_, n_rows_ * kWeightStride);
   grow(weight_sums_, n_rows_);
   value_sums_.assign(static_cast<size_t>(n_rows_ * n_lanes), 0);
   const quant::CodeSumsKernels& kernels = quant::code_sums_kernels(quant::active_isa());
@@ -171,7 +171,7 @@ void CodeAttention::mix(const CodeHead& head, const PositionRange& positions, co
                         .steps = steps,
                         .carries = head.fa == nullptr,
                         .codes = weights_.data(),
-                        .codes_stride = kMaxPositions,
+                        .codes_stride = kWeightStride,
                         .sums = weight_sums_.data()});
   const auto values_at = [&](int64_t position) {
     return head.cache->value_codes(head.layer, head.kv_head, position);
@@ -183,14 +183,10 @@ void CodeAttention::mix(const CodeHead& head, const PositionRange& positions, co
   for_pages(*head.cache, positions, [&](const PositionRange& part, int64_t slot) {
     const int64_t first_slot = slot / 2 * 2;
     const int64_t n_pairs = (slot + part.n + 1 - first_slot) / 2;
-    std::fill_n(page_weights_.begin(), n_rows_ * 2 * n_pairs, int16_t{0});
-    for (int64_t row = 0; row < n_rows_; ++row) {
-      std::copy_n(weights_.data() + row * kMaxPositions + (part.first - positions.first), part.n,
-                  page_weights_.data() + row * 2 * n_pairs + (slot - first_slot));
-    }
+    const PairWeights pairs = pair_weights(positions, part, slot);
     kernels.value_sums(
-        {.weights = page_weights_.data(),
-         .weight_stride = 2 * n_pairs,
+        {.weights = pairs.data,
+         .weight_stride = pairs.stride,
          .m = n_rows_,
          .n_position_pairs = n_pairs,
          .values = values_at(part.first) + quant::value_code_offset(first_slot, 0, n_lane_pairs_),
@@ -200,6 +196,25 @@ void CodeAttention::mix(const CodeHead& head, const PositionRange& positions, co
          .sums_stride = n_lanes});
   });
   write_mix(head.cache->value_lanes(head.layer, head.kv_head), steps, mix);
+}
+
+CodeAttention::PairWeights CodeAttention::pair_weights(const PositionRange& positions,
+                                                       const PositionRange& part, int64_t slot) {
+  const int64_t first = part.first - positions.first;
+  const bool is_last = first + part.n == positions.n;
+  if (is_last) {
+    for (int64_t row = 0; row < n_rows_; ++row)
+      weights_[static_cast<size_t>(row * kWeightStride + positions.n)] = 0;
+  }
+  if (slot % 2 == 0 && (part.n % 2 == 0 || is_last))
+    return {weights_.data() + first, kWeightStride};
+  const int64_t stride = (slot % 2 + part.n + 1) / 2 * 2;
+  std::fill_n(page_weights_.begin(), n_rows_ * stride, int16_t{0});
+  for (int64_t row = 0; row < n_rows_; ++row) {
+    std::copy_n(weights_.data() + row * kWeightStride + first, part.n,
+                page_weights_.data() + row * stride + slot % 2);
+  }
+  return {page_weights_.data(), stride};
 }
 
 void CodeAttention::write_mix(const quant::LaneParams& lanes, float steps, float* mix) {

@@ -53,6 +53,17 @@ class CodeAttention {
            int64_t stride, float* mix);
 
  private:
+  /// Weights of the pairs of positions of a page: a row begins at an even slot and ends with a
+  /// pair.
+  struct PairWeights {
+    const int16_t* data;
+    int64_t stride;
+  };
+
+  static constexpr int64_t kWeightStride = kMaxPositions + 2;
+
+  /// Those of `part` of `positions`, which begins at `slot` of its page; valid until the next call.
+  PairWeights pair_weights(const PositionRange& positions, const PositionRange& part, int64_t slot);
   void encode_float(const CodeHead& head, std::span<const float> query, int64_t row);
   void encode_codes(const CodeHead& head, std::span<const float> query, int64_t row, int64_t group);
   void write_mix(const quant::LaneParams& lanes, float steps, float* mix);
@@ -63,10 +74,11 @@ class CodeAttention {
   std::vector<float> factors_;        // [n_rows], of sums
   std::vector<int32_t> offset_sums_;  // [n_rows], Σ Q·o_k
   std::vector<int32_t> key_sums_;
-  std::vector<int16_t> weights_;       // [n_rows, kMaxPositions]
-  std::vector<int16_t> page_weights_;  // the part of them in one page, from an even slot on
-  std::vector<int32_t> value_sums_;    // [n_rows, 2 · n_lane_pairs]
-  std::vector<int32_t> weight_sums_;   // [n_rows]
+  std::vector<int16_t> weights_;  // [n_rows, kWeightStride]
+  std::vector<int16_t>
+      page_weights_;                 // those of one page, where its pairs are not pairs of weights_
+  std::vector<int32_t> value_sums_;  // [n_rows, 2 · n_lane_pairs]
+  std::vector<int32_t> weight_sums_;  // [n_rows]
 };
 
 }  // namespace llmq::runtime

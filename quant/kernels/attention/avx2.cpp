@@ -9,8 +9,9 @@ struct LinesAvx2 {
   using Sums = __m256i;
   using Codes = __m256i;
   static constexpr int64_t kLanes = 8;
-  static constexpr int kKeyRows = 6;    // by two registers of keys
-  static constexpr int kValueRows = 2;  // by four registers of lanes
+  static constexpr int kKeyRows = 6;  // by two registers of keys
+  static constexpr int kValueRows = 2;
+  static constexpr int kValueVecs = 4;
 
   static Sums zero() { return _mm256_setzero_si256(); }
   static void ask(const int8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }

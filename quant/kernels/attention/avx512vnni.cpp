@@ -8,8 +8,9 @@ struct LinesAvx512 {
   using Sums = __m512i;
   using Codes = __m512i;
   static constexpr int64_t kLanes = 16;
-  static constexpr int kKeyRows = 12;   // by two registers of keys
-  static constexpr int kValueRows = 7;  // by four registers of lanes
+  static constexpr int kKeyRows = 12;  // by two registers of keys
+  static constexpr int kValueRows = 7;
+  static constexpr int kValueVecs = 2;  // a number is loaded once for both
 
   static Sums zero() { return _mm512_setzero_si512(); }
   static void ask(const int8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }

@@ -143,7 +143,7 @@ inline void value_tail(const ValueSumsTask& task, int64_t row, int64_t lane) {
 
 template <class Lines, int kRows>
 inline void value_rows(const ValueSumsTask& task, int64_t row) {
-  constexpr int kVecs = 4;
+  constexpr int kVecs = Lines::kValueVecs;
   const int64_t n_lanes = 2 * task.n_lane_pairs;
   int64_t lane = 0;
   for (; lane + kVecs * Lines::kLanes <= n_lanes; lane += kVecs * Lines::kLanes)
@@ -227,11 +227,17 @@ inline void weight_rows(const WeightCodesTask& task, int64_t row) {
   }
 }
 
+template <class Lines, int kRows>
+inline void weight_blocks(const WeightCodesTask& task, int64_t row) {
+  for (; row + kRows <= task.m; row += kRows) weight_rows<Lines, kRows>(task, row);
+  if constexpr (kRows > 1) {
+    if (row < task.m) weight_blocks<Lines, kRows - 1>(task, row);
+  }
+}
+
 template <class Lines>
 void weight_codes(const WeightCodesTask& task) {
-  int64_t row = 0;
-  for (; row + 4 <= task.m; row += 4) weight_rows<Lines, 4>(task, row);
-  for (; row < task.m; ++row) weight_rows<Lines, 1>(task, row);
+  weight_blocks<Lines, 4>(task, 0);
 }
 
 }  // namespace

@@ -14,19 +14,38 @@
 namespace llmq::quant {
 namespace {
 
-inline Vec vec_exp(Vec x) {
+// x becomes exp(x). The steps of all vectors stand side by side, since one waits for its own
+// results most of the time and a processor does not look far enough ahead for the next.
+template <int kVecs>
+inline void vec_exps(Vec (&x)[kVecs]) {
   const Vec magic = vec_set(kRoundMagic);
-  const Vec shifted = vec_fma(x, vec_set(kLog2E), magic);
-  const Vec n = vec_sub(shifted, magic);
-  const Vec r = vec_fma(n, vec_set(-kLn2Low), vec_fma(n, vec_set(-kLn2High), x));
-  Vec h = vec_set(kExpH4);
-  h = vec_fma(h, r, vec_set(kExpH3));
-  h = vec_fma(h, r, vec_set(kExpH2));
-  h = vec_fma(h, r, vec_set(kExpH1));
-  h = vec_fma(h, r, vec_set(kExpH0));
-  const Vec p = vec_add(vec_set(1.0F), vec_fma(h, vec_mul(r, r), r));
-  const Vec inside = vec_zero_below(x, vec_set(kExpMin), vec_add_exponent(p, shifted));
-  return vec_at_most(x, vec_set(kExpMax), inside, vec_add(x, vec_set(__builtin_inff())));
+  Vec shifted[kVecs];
+  Vec r[kVecs];
+  Vec h[kVecs];
+  const auto each = [](auto step) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVecs; ++v) step(v);
+  };
+  each([&](int v) { shifted[v] = vec_fma(x[v], vec_set(kLog2E), magic); });
+  each([&](int v) { h[v] = vec_sub(shifted[v], magic); });
+  each([&](int v) { r[v] = vec_fma(h[v], vec_set(-kLn2High), x[v]); });
+  each([&](int v) { r[v] = vec_fma(h[v], vec_set(-kLn2Low), r[v]); });
+  each([&](int v) { h[v] = vec_fma(vec_set(kExpH4), r[v], vec_set(kExpH3)); });
+  each([&](int v) { h[v] = vec_fma(h[v], r[v], vec_set(kExpH2)); });
+  each([&](int v) { h[v] = vec_fma(h[v], r[v], vec_set(kExpH1)); });
+  each([&](int v) { h[v] = vec_fma(h[v], r[v], vec_set(kExpH0)); });
+  each([&](int v) { h[v] = vec_fma(h[v], vec_mul(r[v], r[v]), r[v]); });
+  each([&](int v) { h[v] = vec_add(vec_set(1.0F), h[v]); });
+  each([&](int v) { h[v] = vec_add_exponent(x[v], vec_set(kExpMin), h[v], shifted[v]); });
+  each([&](int v) {
+    x[v] = vec_add_above(x[v], vec_set(kExpMax), h[v], vec_set(__builtin_inff()));
+  });
+}
+
+inline Vec vec_exp(Vec x) {
+  Vec one[1] = {x};
+  vec_exps(one);
+  return one[0];
 }
 
 // y[i] = function(x[i]), and of two inputs.
@@ -79,17 +98,16 @@ inline float row_max(const float* x, int64_t n) {
 }
 
 inline float exp_sum(const float* x, float max, float* y, int64_t n) {
-  constexpr int kTogether = 4;  // exponentials that hide each other's latency
   const Vec shift = vec_set(max == -__builtin_inff() ? 0.0F : max);
   Vec sum = vec_set(0.0F);
   int64_t i = 0;
-  for (; i + kTogether * kLanes <= n; i += kTogether * kLanes) {
-    Vec e[kTogether];
+  for (; i + kExpsTogether * kLanes <= n; i += kExpsTogether * kLanes) {
+    Vec e[kExpsTogether];
 #pragma GCC unroll 4
-    for (int v = 0; v < kTogether; ++v)
-      e[v] = vec_exp(vec_sub(vec_load(x + i + v * kLanes), shift));
+    for (int v = 0; v < kExpsTogether; ++v) e[v] = vec_sub(vec_load(x + i + v * kLanes), shift);
+    vec_exps(e);
 #pragma GCC unroll 4
-    for (int v = 0; v < kTogether; ++v) {
+    for (int v = 0; v < kExpsTogether; ++v) {
       vec_store(y + i + v * kLanes, e[v]);
       sum = vec_add(sum, e[v]);
     }

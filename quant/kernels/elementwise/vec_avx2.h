@@ -14,6 +14,8 @@ using Vec = Lanes;
 // add_rows keeps 2 accumulators of 2 vectors in 8 of the 16 registers.
 inline constexpr int kSumsPerBlock = 2;
 inline constexpr int kVecsPerBlock = 2;
+// vec_exps of as many at a time leaves room for its constants.
+inline constexpr int kExpsTogether = 2;
 
 // 16 registers are too few to turn rows in.
 inline int64_t dot_turned_rows(const DotRowsTask& /*task*/) {
@@ -77,23 +79,22 @@ inline Vec vec_negate(Vec a) {
 inline Vec vec_larger(Vec a, Vec b) {
   return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
 }
-// x < limit ? 0 : a
-inline Vec vec_zero_below(Vec x, Vec limit, Vec a) {
-  return {_mm256_and_ps(_mm256_cmp_ps(x.low, limit.low, _CMP_NLT_UQ), a.low),
-          _mm256_and_ps(_mm256_cmp_ps(x.high, limit.high, _CMP_NLT_UQ), a.high)};
+// x < limit ? 0 : the bits of a plus the bits of b shifted up by 23
+inline __m256 add_exponent(__m256 x, __m256 limit, __m256 a, __m256 b) {
+  const __m256i sum =
+      _mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_castps_si256(b), 23));
+  return _mm256_and_ps(_mm256_cmp_ps(x, limit, _CMP_NLT_UQ), _mm256_castsi256_ps(sum));
 }
-// x <= limit ? a : b
-inline Vec vec_at_most(Vec x, Vec limit, Vec a, Vec b) {
-  return {_mm256_blendv_ps(b.low, a.low, _mm256_cmp_ps(x.low, limit.low, _CMP_LE_OQ)),
-          _mm256_blendv_ps(b.high, a.high, _mm256_cmp_ps(x.high, limit.high, _CMP_LE_OQ))};
+inline Vec vec_add_exponent(Vec x, Vec limit, Vec a, Vec b) {
+  return {add_exponent(x.low, limit.low, a.low, b.low),
+          add_exponent(x.high, limit.high, a.high, b.high)};
 }
-// The bits of a plus the bits of b shifted up by 23.
-inline __m256 add_exponent(__m256 a, __m256 b) {
-  return _mm256_castsi256_ps(
-      _mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_castps_si256(b), 23)));
-}
-inline Vec vec_add_exponent(Vec a, Vec b) {
-  return {add_exponent(a.low, b.low), add_exponent(a.high, b.high)};
+// x <= limit ? a : x + b
+inline Vec vec_add_above(Vec x, Vec limit, Vec a, Vec b) {
+  return {_mm256_blendv_ps(_mm256_add_ps(x.low, b.low), a.low,
+                           _mm256_cmp_ps(x.low, limit.low, _CMP_LE_OQ)),
+          _mm256_blendv_ps(_mm256_add_ps(x.high, b.high), a.high,
+                           _mm256_cmp_ps(x.high, limit.high, _CMP_LE_OQ))};
 }
 
 inline float vec_tree_sum(Vec a) {

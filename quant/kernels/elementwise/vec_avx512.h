@@ -17,6 +17,8 @@ struct Vec {
 // heads of a group are 7 or fewer in most models, and 2 vectors of bf16 are a cache line.
 inline constexpr int kSumsPerBlock = 7;
 inline constexpr int kVecsPerBlock = 2;
+// vec_exps of as many at a time leaves room for its constants.
+inline constexpr int kExpsTogether = 4;
 
 template <class Values>
 inline __m512 load_first(const unsigned char* p, int64_t count) {
@@ -71,18 +73,15 @@ inline Vec vec_negate(Vec a) {
 inline Vec vec_larger(Vec a, Vec b) {
   return {_mm512_max_ps(a.v, b.v)};
 }
-// x < limit ? 0 : a
-inline Vec vec_zero_below(Vec x, Vec limit, Vec a) {
-  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_NLT_UQ), a.v)};
+// x < limit ? 0 : the bits of a plus the bits of b shifted up by 23
+inline Vec vec_add_exponent(Vec x, Vec limit, Vec a, Vec b) {
+  return {_mm512_castsi512_ps(_mm512_maskz_add_epi32(
+      _mm512_cmp_ps_mask(x.v, limit.v, _CMP_NLT_UQ), _mm512_castps_si512(a.v),
+      _mm512_slli_epi32(_mm512_castps_si512(b.v), 23)))};
 }
-// x <= limit ? a : b
-inline Vec vec_at_most(Vec x, Vec limit, Vec a, Vec b) {
-  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_LE_OQ), b.v, a.v)};
-}
-// The bits of a plus the bits of b shifted up by 23.
-inline Vec vec_add_exponent(Vec a, Vec b) {
-  return {_mm512_castsi512_ps(
-      _mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_slli_epi32(_mm512_castps_si512(b.v), 23)))};
+// x <= limit ? a : x + b
+inline Vec vec_add_above(Vec x, Vec limit, Vec a, Vec b) {
+  return {_mm512_mask_add_ps(a.v, _mm512_cmp_ps_mask(x.v, limit.v, _CMP_NLE_UQ), x.v, b.v)};
 }
 
 // Lane i of the result is lane i + kStep of a, for i < kStep; the rest is unspecified.
