@@ -1,7 +1,7 @@
 #pragma once
 
-// The compiler's own header of vector instructions, for files compiled for AVX-512. GCC 12 takes the
-// deliberately undefined operands inside it for mistakes of whoever calls it.
+// The compiler's own header of vector instructions, for files compiled for AVX-512. GCC 12 takes
+// the deliberately undefined operands inside it for mistakes of whoever calls it.
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
