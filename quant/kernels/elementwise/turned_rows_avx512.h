@@ -20,7 +20,9 @@ inline constexpr int64_t kMostTurned = 256;     // elements of a row; 32 KiB of 
 inline constexpr int64_t kFewestTurnedFor = 3;  // queries; turning costs as much as a few of them
 inline constexpr int kTurnedQueries = 7;        // by two registers of rows
 
-// Element i of row r goes to turned[i, r].
+// Element i of row r goes to turned[i, r]. Meanwhile the first half of what is read next, from
+// `next` on, is fetched: evenly, as in dot_turned, so that memory neither rests nor is asked for
+// too much.
 inline void turn_rows(const unsigned char* rows, int64_t row_size_bytes, int64_t d,
                       const char* next, float* turned) {
   const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
@@ -49,8 +51,8 @@ inline void turn_rows(const unsigned char* rows, int64_t row_size_bytes, int64_t
   }
 }
 
-// Dot products of kQueries queries with the turned rows. Meanwhile `next` is fetched, as many cache
-// lines as these rows have: one for each element, so that memory is busy all the time.
+// Dot products of kQueries queries with the turned rows. Meanwhile the other half of what is read
+// next, from `next` on, is fetched: half a cache line for each element of a row.
 template <int kQueries>
 inline void dot_turned(const DotRowsTask& task, int64_t query, const float* turned,
                        const char* next, float* out) {
