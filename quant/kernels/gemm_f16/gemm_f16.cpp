@@ -3,6 +3,7 @@
 #include <string>
 
 #include "formats/error.h"
+#include "quant/kernels/choose_kernels.h"
 #include "quant/kernels/gemm_f16/kernels.h"
 #include "quant/kernels/gemm_f32/lane_driver.h"
 
@@ -15,9 +16,9 @@ using formats::ErrorCode;
 
 const LaneGemmKernels& kernels_for(Isa isa, DType dtype) {
   if (dtype == DType::kBF16)
-    return lane_kernels_for(isa, kGemmBf16Scalar, kGemmBf16Avx2, kGemmBf16Avx512);
+    return choose_kernels(isa, kGemmBf16Scalar, kGemmBf16Avx2, kGemmBf16Avx512);
   if (dtype == DType::kF16)
-    return lane_kernels_for(isa, kGemmFp16Scalar, kGemmFp16Avx2, kGemmFp16Avx512);
+    return choose_kernels(isa, kGemmFp16Scalar, kGemmFp16Avx2, kGemmFp16Avx512);
   throw Error(ErrorCode::kInternal, "gemm_f16: weights are " +
                                         std::string(formats::dtype_name(dtype)) +
                                         ", only BF16 and F16 are 16-bit floats");

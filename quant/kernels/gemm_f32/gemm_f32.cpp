@@ -1,5 +1,6 @@
 #include "quant/kernels/gemm_f32/gemm_f32.h"
 
+#include "quant/kernels/choose_kernels.h"
 #include "quant/kernels/gemm_f32/kernels.h"
 #include "quant/kernels/gemm_f32/lane_driver.h"
 
@@ -7,7 +8,7 @@ namespace llmq::quant {
 namespace {
 
 const LaneGemmKernels& kernels_for(Isa isa) {
-  return lane_kernels_for(isa, kGemmF32Scalar, kGemmF32Avx2, kGemmF32Avx512);
+  return choose_kernels(isa, kGemmF32Scalar, kGemmF32Avx2, kGemmF32Avx512);
 }
 
 }  // namespace

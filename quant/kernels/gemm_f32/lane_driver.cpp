@@ -253,22 +253,6 @@ void run_lane_gemm(const LaneGemmKernels& kernels, const LaneGemmArgs& args, Thr
   }
 }
 
-const LaneGemmKernels& lane_kernels_for(Isa isa, const LaneGemmKernels& scalar,
-                                        const LaneGemmKernels& avx2,
-                                        const LaneGemmKernels& avx512) {
-  switch (isa) {
-    case Isa::kScalar:
-      return scalar;
-    case Isa::kAvx2:
-    case Isa::kAvxVnni:
-      return avx2;
-    case Isa::kAvx512Vnni:
-    case Isa::kAmx:
-      return avx512;
-  }
-  throw Error(ErrorCode::kInternal, "no product kernels for this instruction set");
-}
-
 float lane_tree_sum(const float (&lanes)[kLanes]) {
   float s[kLanes];
   std::copy(std::begin(lanes), std::end(lanes), std::begin(s));

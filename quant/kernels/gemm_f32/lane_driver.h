@@ -24,11 +24,6 @@ struct LaneGemmArgs {
 /// Error{kInternal} when the shapes do not fit together. Thread safe.
 void run_lane_gemm(const LaneGemmKernels& kernels, const LaneGemmArgs& args, ThreadTeam& team);
 
-/// The table entry for `isa`: narrower implementations serve the sets for which there is no own
-/// one.
-const LaneGemmKernels& lane_kernels_for(Isa isa, const LaneGemmKernels& scalar,
-                                        const LaneGemmKernels& avx2, const LaneGemmKernels& avx512);
-
 /// Adds the lanes of one sum in the canonical tree of lane_gemm.h.
 float lane_tree_sum(const float (&lanes)[kLanes]);
 

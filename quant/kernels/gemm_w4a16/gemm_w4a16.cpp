@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "formats/error.h"
+#include "quant/kernels/choose_kernels.h"
 #include "quant/kernels/gemm_f32/lane_driver.h"
 #include "quant/kernels/gemm_w4a16/kernels.h"
 
@@ -13,7 +14,7 @@ using formats::Error;
 using formats::ErrorCode;
 
 const LaneGemmKernels& kernels_for(Isa isa) {
-  return lane_kernels_for(isa, kGemmW4A16Scalar, kGemmW4A16Avx2, kGemmW4A16Avx512);
+  return choose_kernels(isa, kGemmW4A16Scalar, kGemmW4A16Avx2, kGemmW4A16Avx512);
 }
 
 // Where the lines of rows without elements begin.

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "formats/error.h"
+#include "quant/kernels/choose_kernels.h"
 #include "quant/kernels/gemm_f32/lane_driver.h"
 #include "quant/kernels/gemm_w8a16/kernels.h"
 
@@ -13,7 +14,7 @@ using formats::Error;
 using formats::ErrorCode;
 
 const LaneGemmKernels& kernels_for(Isa isa) {
-  return lane_kernels_for(isa, kGemmW8A16Scalar, kGemmW8A16Avx2, kGemmW8A16Avx512);
+  return choose_kernels(isa, kGemmW8A16Scalar, kGemmW8A16Avx2, kGemmW8A16Avx512);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "formats/error.h"
+#include "quant/kernels/choose_kernels.h"
 #include "quant/kernels/gemm_w8a8/reciprocal_kernels.h"
 #include "quant/kernels/rounding/rounding.h"
 
@@ -17,17 +18,7 @@ constexpr auto kFp32 = static_cast<size_t>(FloatType::kFp32);
 constexpr float kMinScale = 0x1p-23F;
 
 const ReciprocalKernels& reciprocal_kernels(Isa isa) {
-  switch (isa) {
-    case Isa::kScalar:
-      break;
-    case Isa::kAvx2:
-    case Isa::kAvxVnni:
-      return kReciprocalAvx2;
-    case Isa::kAvx512Vnni:
-    case Isa::kAmx:
-      return kReciprocalAvx512;
-  }
-  return kReciprocalScalar;
+  return choose_kernels(isa, kReciprocalScalar, kReciprocalAvx2, kReciprocalAvx512);
 }
 
 void check(const ConstMatrixF32& x, int64_t codes_stride) {
