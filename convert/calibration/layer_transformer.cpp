@@ -134,6 +134,7 @@ void LayerTransformer::transform(const runtime::LayerWeights& weights,
   State& state = *state_;
   const int64_t layer = calibrator.next_layer() - 1;
   state.draft = runtime::LayerDraft(weights);
+  state.report = Json::array();
   if (state.plan.recipe.rotate) {
     runtime::fold_gains(state.draft);
     runtime::rotate_layer(state.draft, state.rotation, state.team);

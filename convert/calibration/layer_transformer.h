@@ -44,7 +44,7 @@ class LayerTransformer {
   /// Passes over the calibration samples that a layer takes at most.
   [[nodiscard]] int64_t passes_per_layer() const;
 
-  /// What was decided, per layer and subgraph.
+  /// What was decided for the layer made last, per subgraph.
   [[nodiscard]] const formats::Json& report() const;
 
  private:

@@ -109,6 +109,15 @@ void UnitPreparer::look_at_next_layer() {
   keep(layer, observer.statistics());
 }
 
+/// Runs a layer that is not asked for: what it needs is looked at when it is.
+void UnitPreparer::pass_next_layer() {
+  if (keeps_ranges_alone()) {
+    look_at_next_layer();
+  } else {
+    calibrator_->run_next(calibrator_->next_weights(), {});
+  }
+}
+
 void UnitPreparer::look_at_head() {
   forget();
   runtime::LayerStatisticsObserver observer("", plan_.config, wants(-1), team_);
@@ -123,18 +132,12 @@ void UnitPreparer::run_layer(int64_t layer) {
   if (is_past && keeps_ranges_alone()) return;
   if (calibrator_ == nullptr || is_past) begin_pass();
   if (layer < 0) {
-    // What the layers need is looked at when they are asked for.
-    while (calibrator_->next_layer() < plan_.config.n_layers) {
-      if (keeps_ranges_alone()) {
-        look_at_next_layer();
-      } else {
-        calibrator_->run_next(calibrator_->next_weights(), {});
-      }
-    }
+    while (calibrator_->next_layer() < plan_.config.n_layers) pass_next_layer();
     look_at_head();
     return;
   }
-  while (calibrator_->next_layer() <= layer) look_at_next_layer();
+  while (calibrator_->next_layer() < layer) pass_next_layer();
+  look_at_next_layer();
 }
 
 const UnitPreparation& UnitPreparer::prepare(std::span<const LedgerEntry> entries) {
@@ -154,7 +157,10 @@ const UnitPreparation& UnitPreparer::prepare(std::span<const LedgerEntry> entrie
       throw error.with_context(entries[i].module);
     }
   }
-  if (layer >= 0) compute_attention(layer);
+  if (layer >= 0) {
+    compute_attention(layer);
+    unit_.transformations = transformer_.report();
+  }
   return unit_;
 }
 
@@ -314,12 +320,6 @@ void UnitPreparer::add_to_results(std::span<const LedgerEntry> entries, Json& re
     if (const auto few = few_tokens_.find(entries[i].module); few != few_tokens_.end())
       results[i]["calibrated_from"] = few->second;
   }
-}
-
-Json UnitPreparer::report() const {
-  Json report = Json::object();
-  if (!transformer_.report().empty()) report["transformations"] = transformer_.report();
-  return report;
 }
 
 }  // namespace llmq::convert

@@ -49,13 +49,11 @@ class UnitPreparer {
   /// tokens of experts.
   void add_to_results(std::span<const LedgerEntry> entries, formats::Json& results) const;
 
-  /// What smoothing and rotation did: for the report.
-  [[nodiscard]] formats::Json report() const;
-
  private:
   void run_layer(int64_t layer);
   void begin_pass();
   void look_at_next_layer();
+  void pass_next_layer();
   void look_at_head();
   [[nodiscard]] bool keeps_ranges_alone() const;
   [[nodiscard]] runtime::LayerWants wants(int64_t layer) const;

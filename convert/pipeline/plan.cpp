@@ -36,12 +36,17 @@ OutputNaming naming_of(const FolderJob& job, const Recipe& recipe) {
 /// Tokens of a calibration set of the usual size: 50 to 240 short samples.
 constexpr int64_t kTypicalCalibrationTokens = 24'000;
 
-/// Hidden states of all tokens, and the matrices of one batch between the linears of a layer.
+/// Hidden states of all tokens, the matrices of one batch between the linears of a layer, and the
+/// scratch of gemm_bf16 for its widest inputs.
 uint64_t calibration_bytes(const formats::ModelConfig& config) {
   const int64_t heads = (config.n_heads + 2 * config.n_kv_heads) * config.head_dim;
   const int64_t row = 2 * config.hidden_size + 2 * heads + 2 * config.intermediate_size;
+  constexpr int64_t kScratchBytesPerChannel = 1024;
+  const int64_t widest =
+      std::max({config.hidden_size, config.intermediate_size, config.n_heads * config.head_dim});
   return sizeof(float) * static_cast<uint64_t>(kTypicalCalibrationTokens * config.hidden_size +
-                                               runtime::Calibrator::kRowsPerBatch * row);
+                                               runtime::Calibrator::kRowsPerBatch * row) +
+         static_cast<uint64_t>(kScratchBytesPerChannel * widest);
 }
 
 /// Rows and channels of linears, layer by layer.

@@ -47,6 +47,7 @@ Json fingerprint(const FolderJob& job, const FolderPlan& plan,
                      {"modified", fs::last_write_time(path).time_since_epoch().count()}});
   }
   return {{"version", LLMQ_VERSION},
+          {"record", "tensors and transformations"},
           {"files", files},
           {"calibration", calibration != nullptr ? calibration->fingerprint() : Json(nullptr)},
           {"config", plan.config_document},
@@ -146,10 +147,8 @@ class FolderRun {
 
   [[nodiscard]] const OutputLayout& layout() const { return layout_; }
 
-  /// What calibration changed and found; an empty object without calibration.
-  [[nodiscard]] Json preparation_report() const {
-    return preparer_ ? preparer_->report() : Json::object();
-  }
+  /// What smoothing did, per layer and subgraph, also of layers that an interrupted run finished.
+  [[nodiscard]] const Json& transformations() const { return transformations_; }
 
  private:
   [[nodiscard]] Journal open_journal(const formats::StagingFolder& staging) const {
@@ -182,7 +181,7 @@ class FolderRun {
     const auto record = [&] {
       if (unrecorded.empty()) return;
       files.sync();
-      for (const auto& [unit, result] : unrecorded) journal.record(unit, result);
+      for (const auto& [unit, done] : unrecorded) journal.record(unit, done);
       unrecorded.clear();
       unrecorded_bytes = 0;
     };
@@ -191,17 +190,19 @@ class FolderRun {
         if (const Json* finished = journal.finished(unit)) {
           // Statistics that are to be saved are those of every layer.
           if (!job_.calibration.save_statistics.empty()) std::ignore = prepare(unit);
-          keep_results(unit, *finished);
+          keep(unit, *finished);
           on_bytes(unit_bytes(unit));
           continue;
         }
         const UnitPreparation& preparation = prepare(unit);
         prefetch_after(unit);
-        Json result = stream_unit(entries_of(unit), preparation,
-                                  {layout_, files, plan_.ledger.model_dtype}, team_, on_bytes);
-        if (preparer_) preparer_->add_to_results(entries_of(unit), result);
-        keep_results(unit, result);
-        unrecorded.emplace_back(unit, std::move(result));
+        Json results = stream_unit(entries_of(unit), preparation,
+                                   {layout_, files, plan_.ledger.model_dtype}, team_, on_bytes);
+        if (preparer_) preparer_->add_to_results(entries_of(unit), results);
+        Json done = {{"tensors", std::move(results)},
+                     {"transformations", preparation.transformations}};
+        keep(unit, done);
+        unrecorded.emplace_back(unit, std::move(done));
         unrecorded_bytes += unit_bytes(unit);
         if (unrecorded_bytes >= kRecordBytes) record();
       }
@@ -243,9 +244,11 @@ class FolderRun {
     }
   }
 
-  void keep_results(size_t unit, const Json& unit_results) {
+  /// Keeps what the report says of a unit: its record in the journal.
+  void keep(size_t unit, const Json& done) {
     for (size_t i = begins_[unit]; i < begins_[unit + 1]; ++i)
-      results_[i] = unit_results.at(i - begins_[unit]);
+      results_[i] = done.at("tensors").at(i - begins_[unit]);
+    for (const Json& one : done.at("transformations")) transformations_.push_back(one);
   }
 
   void write_companions(const fs::path& folder) const {
@@ -271,6 +274,7 @@ class FolderRun {
   OutputLayout layout_;
   std::vector<size_t> begins_;
   std::vector<Json> results_;
+  Json transformations_ = Json::array();
   std::optional<UnitPreparer> preparer_;
   UnitPreparation plain_;  // of a unit that needs no calibration
 };
@@ -348,7 +352,8 @@ Json run_folder_job(const FolderJob& requested, Console& console) {
     report.update(selection);
     if (calibration) {
       report["calibration"] = calibration->report();
-      report["calibration"].update(run.preparation_report());
+      if (!run.transformations().empty())
+        report["calibration"]["transformations"] = run.transformations();
       report["calibration"].update(expert_report(plan, results));
     }
     report["conformance"] = require_conformance(staging.path(), team);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "convert/pipeline/ledger.h"
+#include "formats/json.h"
 #include "quant/affine.h"
 #include "quant/kernels/gemm_f32/matrix_f32.h"
 #include "quant/static_w8a8.h"
@@ -35,6 +36,8 @@ struct UnitPreparation {
   std::vector<EntryPreparation> entries;  ///< one per entry of the unit
   /// Values of tensors that no source tensor gives (scales of keys and values), by name.
   std::map<std::string, std::vector<float>> computed;
+  /// What smoothing did to each subgraph of a layer, for the report; empty for other units.
+  formats::Json transformations = formats::Json::array();
 };
 
 }  // namespace llmq::convert

@@ -102,6 +102,42 @@ TEST_F(CliCalibrationInterrupt, KilledRunLeavesNoDestinationUnlessComplete) {
   std::ignore = expect_the_next_run_finishes();
 }
 
+// Layers that were finished before the signal are named as well, each once.
+TEST_F(CliCalibrationInterrupt, TheReportOfAResumedRunNamesWhatWasDoneToEveryLayer) {
+  const auto smooth_to = [&](const fs::path& destination) {
+    Command command = quantize_to(destination, folder_ / "stats.json");
+    command.argv.resize(command.argv.size() - 2);  // no --save-stats, which looks at all layers
+    command.argv.insert(command.argv.end(), {"-anti_method", "m4"});
+    return command;
+  };
+  const auto transformations = [](const fs::path& folder) {
+    return report_of(folder).at("calibration").at("transformations");
+  };
+  const fs::path plain = folder_ / "plain";
+  const auto begin = Clock::now();
+  ASSERT_EQ(run_command(smooth_to(plain)).exit_code, 0);
+  const std::chrono::duration<double> usual = Clock::now() - begin;
+  ASSERT_FALSE(transformations(plain).empty());
+
+  int n_resumed = 0;
+  for (const double share : {0.3, 0.5, 0.7, 0.9}) {
+    SCOPED_TRACE(share);
+    RunningCommand command(smooth_to(work_ / "out"));
+    std::this_thread::sleep_for(share * usual);
+    command.send_signal(SIGINT);
+    std::ignore = command.wait();
+    if (!fs::exists(work_ / "out")) {
+      const CommandResult again = run_command(smooth_to(work_ / "out"));
+      ASSERT_EQ(again.exit_code, 0) << again.summary();
+      n_resumed += again.err.find("going on where") != std::string::npos ? 1 : 0;
+    }
+    EXPECT_EQ(transformations(work_ / "out"), transformations(plain));
+    EXPECT_TRUE(result_files(work_ / "out") == result_files(plain));
+    fs::remove_all(work_ / "out");
+  }
+  EXPECT_GT(n_resumed, 0);
+}
+
 // What was written with other texts must not be mixed with what these give.
 TEST_F(CliCalibrationInterrupt, OtherTextsStartAnew) {
   const CommandResult interrupted = interrupt(0.8, SIGINT);
