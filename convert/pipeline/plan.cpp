@@ -9,6 +9,7 @@
 #include "convert/pipeline/stream.h"
 #include "formats/dialect.h"
 #include "formats/slicing.h"
+#include "quant/kernels/gemm_bf16/gemm_bf16.h"
 #include "runtime/calibrate/calibrator.h"
 
 namespace llmq::convert {
@@ -41,12 +42,11 @@ constexpr int64_t kTypicalCalibrationTokens = 24'000;
 uint64_t calibration_bytes(const formats::ModelConfig& config) {
   const int64_t heads = (config.n_heads + 2 * config.n_kv_heads) * config.head_dim;
   const int64_t row = 2 * config.hidden_size + 2 * heads + 2 * config.intermediate_size;
-  constexpr int64_t kScratchBytesPerChannel = 1024;
   const int64_t widest =
       std::max({config.hidden_size, config.intermediate_size, config.n_heads * config.head_dim});
   return sizeof(float) * static_cast<uint64_t>(kTypicalCalibrationTokens * config.hidden_size +
                                                runtime::Calibrator::kRowsPerBatch * row) +
-         static_cast<uint64_t>(kScratchBytesPerChannel * widest);
+         static_cast<uint64_t>(quant::kBf16ScratchBytesPerChannel * widest);
 }
 
 /// Rows and channels of linears, layer by layer.

@@ -47,7 +47,7 @@ Json fingerprint(const FolderJob& job, const FolderPlan& plan,
                      {"modified", fs::last_write_time(path).time_since_epoch().count()}});
   }
   return {{"version", LLMQ_VERSION},
-          {"record", "tensors and transformations"},
+          {"records_hold", "tensors and transformations"},
           {"files", files},
           {"calibration", calibration != nullptr ? calibration->fingerprint() : Json(nullptr)},
           {"config", plan.config_document},

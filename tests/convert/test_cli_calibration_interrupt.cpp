@@ -119,8 +119,10 @@ TEST_F(CliCalibrationInterrupt, TheReportOfAResumedRunNamesWhatWasDoneToEveryLay
   const std::chrono::duration<double> usual = Clock::now() - begin;
   ASSERT_FALSE(transformations(plain).empty());
 
-  int n_resumed = 0;
-  for (const double share : {0.5, 0.85}) {
+  // The first moment nearly always finds some layers finished; the others are for a busy machine.
+  bool is_resumed = false;
+  for (const double share : {0.6, 0.8, 0.4, 0.9, 0.2}) {
+    if (is_resumed) break;
     SCOPED_TRACE(share);
     RunningCommand command(smooth_to(work_ / "out"));
     std::this_thread::sleep_for(share * usual);
@@ -129,13 +131,13 @@ TEST_F(CliCalibrationInterrupt, TheReportOfAResumedRunNamesWhatWasDoneToEveryLay
     if (!fs::exists(work_ / "out")) {
       const CommandResult again = run_command(smooth_to(work_ / "out"));
       ASSERT_EQ(again.exit_code, 0) << again.summary();
-      n_resumed += again.err.find("going on where") != std::string::npos ? 1 : 0;
+      is_resumed = again.err.find("going on where") != std::string::npos;
     }
     EXPECT_EQ(transformations(work_ / "out"), transformations(plain));
     EXPECT_TRUE(result_files(work_ / "out") == result_files(plain));
     fs::remove_all(work_ / "out");
   }
-  EXPECT_GT(n_resumed, 0);
+  EXPECT_TRUE(is_resumed);
 }
 
 // What was written with other texts must not be mixed with what these give.

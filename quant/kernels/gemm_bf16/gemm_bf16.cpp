@@ -31,6 +31,8 @@ constexpr int64_t kTileTaskRows = 512;
 constexpr int64_t kTileTaskCols = 256;
 // Rows that are rounded for the float kernels at once, which take 128 rows a task.
 constexpr int64_t kLaneRows = 256;
+static_assert(kTileTaskRows * sizeof(uint16_t) <= kBf16ScratchBytesPerChannel &&
+              kLaneRows * sizeof(float) <= kBf16ScratchBytesPerChannel);
 // binary16 weights that are rounded to bfloat16 for the float kernels at once.
 constexpr int64_t kLaneWeights = int64_t{1} << 20;
 

@@ -23,6 +23,9 @@ struct GemmBf16Args {
 /// 11 rows the float32 kernels keep up with the memory that brings the weights.
 inline constexpr int64_t kBf16FewestTileRows = 16;
 
+/// Bytes of scratch memory for rows of x that gemm_bf16 keeps per channel of k, at most.
+inline constexpr int64_t kBf16ScratchBytesPerChannel = 1024;
+
 /// y[i, j] = Σ_l x̂[i, l] · ŵ[j, l] (+ bias[j], one addition after the sum), where x̂ is x rounded to
 /// bfloat16 and ŵ the weight (of kF16: rounded to bfloat16 as well), with float32 sums. Rounding is
 /// half to even; magnitudes from 2^128 − 2^119 on become infinite, those below 2^-126 zeros of
@@ -39,8 +42,8 @@ inline constexpr int64_t kBf16FewestTileRows = 16;
 /// infinity times a subnormal weight: NaN in tiles, an infinity in lanes).
 ///
 /// Work is divided over `team`; calls on different teams may run at the same time. Scratch memory
-/// is kept per thread: rows of x at once (512 · 2 bytes · k, or 256 · 4 bytes · k) and below 2 MiB
-/// of weights and sums; weights are never copied as a whole.
+/// is kept per thread: rows of x (kBf16ScratchBytesPerChannel · k bytes) and below 2 MiB of weights
+/// and sums; weights are never copied as a whole.
 ///
 /// Throws Error{kInternal} when the shapes do not fit together or weight_dtype is another type.
 void gemm_bf16(const GemmBf16Args& args, ThreadTeam& team, Isa isa = active_isa());
